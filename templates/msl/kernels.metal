@@ -127,12 +127,12 @@ kernel void /*{ kernel.name }*/(
     }
 /*%- when Body::Gemv with (k) %*/
 /*%- if k.each.len() > 0 %*/
-    const uint group = at.x;
+    const uint group = at./*{ k.group_axis }*/;
 /*%- if k.many %*/
-    const uint tokens = min(/*{ k.many_tokens }*/u, step->rows - at.y * /*{ k.many_tokens }*/);
+    const uint tokens = min(/*{ k.many_tokens }*/u, step->rows - at.x * /*{ k.many_tokens }*/);
 /*%- endif %*/
 /*%- for pointer in k.each %*/
-    /*{ pointer.name }*/ += at.y * /*{ pointer.width }*/;
+    /*{ pointer.name }*/ += at./*{ k.token_axis }*/ * /*{ pointer.width }*/;
 /*%- endfor %*/
 /*%- endif %*/
     float acc[/*{ k.results }*/] = {};
@@ -173,8 +173,16 @@ kernel void /*{ kernel.name }*/(
 /*%- endif %*/
 /*%- endfor %*/
 /*%- endif %*/
+/*%- if k.many && k.normed %*/
+    share_scales</*{ k.many_tokens }*/, /*{ k.simdgroups }*/, /*{ k.partials }*/, /*{ k.cols }*/>(
+        input_sums, /*{ k.eps }*/, shared/*{ k.scales_offset }*/, tokens, simdgroup, lane);
+/*%- endif %*/
 /*%- if k.splits_k %*/
+/*%- if k.many %*/
+    float result = combine_results</*{ k.results }*/, /*{ k.ks }*/>(acc, shared, simdgroup, lane);
+/*%- else %*/
     combine_parts</*{ k.results }*/, /*{ k.ks }*/>(acc, shared, simdgroup, lane);
+/*%- endif %*/
 /*%- if k.ends_here %*/
     if (simdgroup % /*{ k.ks }*/ != 0) {
         return;
@@ -182,62 +190,66 @@ kernel void /*{ kernel.name }*/(
 /*%- else %*/
     const bool owner = simdgroup % /*{ k.ks }*/ == 0;
 /*%- endif %*/
+/*%- else if k.many %*/
+/*%- if k.normed %*/
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+/*%- endif %*/
+    float result = own_result</*{ k.results }*/>(acc, lane);
 /*%- endif %*/
 /*%- if k.many %*/
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < /*{ k.many_tokens }*/; ++n) {
-        if (n < tokens) {
+    const uint n = lane / /*{ k.token_results }*/;
+    const uint row = first + lane % /*{ k.token_results }*/;
+/*%- if k.normed %*/
+    result *= shared[/*{ k.scales_at }*/n % /*{ k.many_tokens }*/];
+/*%- endif %*/
 /*%- if k.gated %*/
-            thread float* gate = acc + n * /*{ k.token_results }*/;
-            thread float* up = gate + /*{ k.up_offset }*/;
-/*%- if k.normed %*/
-            const float scale = rms_scale</*{ k.partials }*/, /*{ k.cols }*/>(input_sums + n * /*{ k.partials }*/, /*{ k.eps }*/, lane);
-            scale_rows</*{ k.half_nr }*/>(gate, scale);
-            scale_rows</*{ k.half_nr }*/>(up, scale);
+    float up = simd_shuffle_down(result, ushort(/*{ k.up_offset }*/));
 /*%- endif %*/
+/*%- if !k.ends_here %*/
+    float square = 0.0f;
+/*%- endif %*/
+    if (/*% if k.splits_k && !k.ends_here %*/owner && /*% endif %*/n < tokens && row < end/*% if k.gated && k.token_results > k.half_nr %*/ && lane % /*{ k.token_results }*/ < /*{ k.half_nr }*//*% endif %*/) {
+        const uint place = n * /*% if k.gated %*//*{ k.end }*//*% else %*//*{ k.rows }*//*% endif %*/ + row;
 /*%- if k.bias %*/
-            add_bias</*{ k.half_nr }*/>(gate, bias, first, end);
-            add_bias</*{ k.half_nr }*/>(up, bias + /*{ k.end }*/, first, end);
-/*%- endif %*/
-/*%- else %*/
-            thread float* results = acc + n * /*{ k.nr }*/;
-/*%- if k.normed %*/
-            scale_rows</*{ k.nr }*/>(
-                results, rms_scale</*{ k.partials }*/, /*{ k.cols }*/>(input_sums + n * /*{ k.partials }*/, /*{ k.eps }*/, lane));
-/*%- endif %*/
-/*%- if k.bias %*/
-            add_bias</*{ k.nr }*/>(results, bias, first, end);
+        result += bias[row];
+/*%- if k.gated %*/
+        up += bias[/*{ k.end }*/ + row];
 /*%- endif %*/
 /*%- endif %*/
 /*%- match k.epilogue %*/
 /*%- when GemvEnd::Store with { softcap } %*/
 /*%- if !softcap.is_empty() %*/
-            softcap_rows</*{ k.nr }*/>(results, /*{ softcap }*/);
+        softcap_rows<1>(&result, /*{ softcap }*/);
 /*%- endif %*/
-            store_rows</*{ k.nr }*/>(y + n * /*{ k.rows }*/, results, first, end, lane);
-/*%- when GemvEnd::Accumulate with { factor } %*/
-            accumulate_rows</*{ k.nr }*/>(x + n * /*{ k.rows }*/, results, /*{ factor }*/, first, end, lane);
-/*%- when GemvEnd::Activated with { activation } %*/
-            store_activated_rows</*{ k.nr }*/>(y + n * /*{ k.rows }*/, results, /*{ activation }*/, first, end, lane);
-/*%- when GemvEnd::Gated with { activation } %*/
-            store_gated_rows</*{ k.half_nr }*/, /*{ activation }*/>(y + n * /*{ k.end }*/, gate, up, first, end, lane);
-/*%- when GemvEnd::GatedBy with { activation } %*/
-            store_gated_by_rows</*{ k.nr }*/, /*{ activation }*/>(
-                y + n * /*{ k.rows }*/, multiplier + n * /*{ k.rows }*/, results, first, end, lane);
-/*%- when GemvEnd::StoreSums with { partials, groups } %*/
-            const float square =
-                /*% if k.splits_k %*/!owner ? 0.0f : /*% endif %*/store_rows</*{ k.nr }*/>(y + n * /*{ k.rows }*/, results, first, end, lane);
-            store_partial_sums</*{ k.simdgroups }*/, /*{ k.ks }*/, /*{ k.chunks }*/, /*{ k.chunk_rows }*/, /*{ k.owners }*/, /*{ groups }*/, /*{ partials }*/>(
-                result_sums + n * /*{ partials }*/, shared/*{ k.sums_offset }*/ + n * /*{ k.token_sums }*/, square, group, simdgroup, lane);
-/*%- when GemvEnd::Residual with { factor, partials, groups } %*/
-            const float square =
-                /*% if k.splits_k %*/!owner ? 0.0f : /*% endif %*/add_rows</*{ k.nr }*/>(
-                    x + n * /*{ k.rows }*/, gamma, scaled + n * /*{ k.rows }*/, results, /*{ factor }*/, first, end, lane);
-            store_partial_sums</*{ k.simdgroups }*/, /*{ k.ks }*/, /*{ k.chunks }*/, /*{ k.chunk_rows }*/, /*{ k.owners }*/, /*{ groups }*/, /*{ partials }*/>(
-                sums + n * /*{ partials }*/, shared/*{ k.sums_offset }*/ + n * /*{ k.token_sums }*/, square, group, simdgroup, lane);
-/*%- endmatch %*/
-        }
+        y[place] = result;
     }
+/*%- when GemvEnd::StoreSums with { partials, groups } %*/
+        y[place] = result;
+        square = result * result;
+    }
+    store_partial_sums</*{ k.simdgroups }*/, /*{ k.ks }*/, /*{ k.many_tokens }*/, /*{ k.nr }*/, /*{ k.chunk_rows }*/, /*{ k.owners }*/, /*{ groups }*/, /*{ partials }*/>(
+        result_sums, shared/*{ k.sums_offset }*/, square, group, tokens, simdgroup, lane);
+/*%- when GemvEnd::Accumulate with { factor } %*/
+        x[place] += /*{ factor }*/ * result;
+    }
+/*%- when GemvEnd::Activated with { activation } %*/
+        y[place] = /*{ activation }*/.apply(result);
+    }
+/*%- when GemvEnd::Gated with { activation } %*/
+        y[place] = /*{ activation }*/::apply(result) * /*{ activation }*/::linear(up);
+    }
+/*%- when GemvEnd::GatedBy with { activation } %*/
+        y[place] = /*{ activation }*/::apply(result) * /*{ activation }*/::linear(multiplier[place]);
+    }
+/*%- when GemvEnd::Residual with { factor, partials, groups } %*/
+        const float value = x[place] + /*{ factor }*/ * result;
+        x[place] = value;
+        scaled[place] = value * gamma[row];
+        square = value * value;
+    }
+    store_partial_sums</*{ k.simdgroups }*/, /*{ k.ks }*/, /*{ k.many_tokens }*/, /*{ k.nr }*/, /*{ k.chunk_rows }*/, /*{ k.owners }*/, /*{ groups }*/, /*{ partials }*/>(
+        sums, shared/*{ k.sums_offset }*/, square, group, tokens, simdgroup, lane);
+/*%- endmatch %*/
 /*%- else %*/
 /*%- if k.normed %*/
     scale_rows</*{ k.nr }*/>(acc, rms_scale</*{ k.partials }*/, /*{ k.cols }*/>(input_sums, /*{ k.eps }*/, lane));
@@ -258,12 +270,12 @@ kernel void /*{ kernel.name }*/(
     store_rows</*{ k.nr }*/>(y, acc, first, end, lane);
 /*%- when GemvEnd::StoreSums with { partials, groups } %*/
     const float square = /*% if k.splits_k %*/!owner ? 0.0f : /*% endif %*/store_rows</*{ k.nr }*/>(y, acc, first, end, lane);
-    store_partial_sum</*{ k.simdgroups }*/, /*{ groups }*/, /*{ partials }*/>(
+    store_partial_sum</*{ k.simdgroups }*/, /*{ groups }*/, /*{ partials }*/, /*{ k.nr }*/>(
         result_sums, shared/*{ k.sums_offset }*/, square, group, simdgroup, lane);
 /*%- when GemvEnd::Residual with { factor, partials, groups } %*/
     const float square =
         /*% if k.splits_k %*/!owner ? 0.0f : /*% endif %*/add_rows</*{ k.nr }*/>(x, gamma, scaled, acc, /*{ factor }*/, first, end, lane);
-    store_partial_sum</*{ k.simdgroups }*/, /*{ groups }*/, /*{ partials }*/>(
+    store_partial_sum</*{ k.simdgroups }*/, /*{ groups }*/, /*{ partials }*/, /*{ k.nr }*/>(
         sums, shared/*{ k.sums_offset }*/, square, group, simdgroup, lane);
 /*%- when GemvEnd::Accumulate with { factor } %*/
     accumulate_rows</*{ k.nr }*/>(x, acc, /*{ factor }*/, first, end, lane);

@@ -18,16 +18,59 @@ inline void store8(threadgroup float* target, float4 low, float4 high) {
 inline float4 elements4(device const float* elements) { return *(device const float4*)elements; }
 inline float4 elements4(device const half* elements) { return float4(*(device const half4*)elements); }
 
-// Operands of two steps have room side by side where they are halves; floats of one, once all simdgroups are done with it.
+// Operands of two steps have room side by side where they are halves; floats of one, once all simdgroups are done with it. So halves of
+// one step are stored while other simdgroups multiply those of the step before, and floats are loaded AHEAD, before the products of
+// the step before.
 struct Halves {
     typedef half Element;
+    static constexpr constant bool AHEAD = false;
     static inline void wait_for_room() {}
 };
 
 struct Floats {
     typedef float Element;
+    static constexpr constant bool AHEAD = true;
     static inline void wait_for_room() { threadgroup_barrier(mem_flags::mem_threadgroup); }
 };
+
+// What a lane stores of the 32 columns from `k` on: its row of the strips `simdgroup` and `simdgroup` + 4 of the tokens and of the weights,
+// the columns that lie in one word of packed codes, four and the four 16 further on. For WIDE and the others see below.
+template <typename W, typename W2, uint WIDE, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET, typename X>
+inline void load_operands(device const uchar* weights, device const uchar* second, X input, uint tokens, uint base,
+                          uint first_row, uint k, uint simdgroup, uint lane, thread float4* x, thread float4* w) {
+    const uint column = k + lane / 8 * 4;
+    #pragma clang loop unroll(full)
+    for (uint turn = 0; turn < 2; ++turn) {
+        const uint strip = simdgroup + turn * 4;
+        const uint token = strip * 8 + lane % 8;
+        x[2 * turn] = float4(0.0f);
+        x[2 * turn + 1] = float4(0.0f);
+        if (token < tokens) {
+            const auto elements = input.row(token) + column;
+            if (COLS % 32 == 0 || column < COLS) {
+                x[2 * turn] = elements4(elements);
+            }
+            if (COLS % 32 == 0 || column + 16 < COLS) {
+                x[2 * turn + 1] = elements4(elements + 16);
+            }
+        }
+        const bool up = GATED && strip % WIDE >= WIDE / 2;
+        const uint line = GATED ? (strip / WIDE * (WIDE / 2) + strip % (WIDE / 2)) * 8 : strip * 8;
+        const uint row = first_row + line + lane % 8;
+        w[2 * turn] = float4(0.0f);
+        w[2 * turn + 1] = float4(0.0f);
+        if (ROWS % (GATED ? 32 : 64) == 0 || row < ROWS) {
+            if (COLS % 32 == 0 || column < COLS) {
+                w[2 * turn] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column)
+                                 : W::template load4<STACK, COLS>(weights, base + row, column);
+            }
+            if (COLS % 32 == 0 || column + 16 < COLS) {
+                w[2 * turn + 1] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column + 16)
+                                     : W::template load4<STACK, COLS>(weights, base + row, column + 16);
+            }
+        }
+    }
+}
 
 // Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
 // is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
@@ -57,58 +100,37 @@ inline void product_tile(device const uchar* weights, device const uchar* second
             sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
         }
     }
-    // In a step of 32 columns a lane stores its row of matrix lane / 8 of the strips `simdgroup` and `simdgroup` + 4: the columns
-    // that lie in one word of packed codes, four and the four 16 further on.
+    // Where a lane stores its row of matrix lane / 8 of each of its strips.
     const uint at = (simdgroup * 4 + lane / 8) * 64 + lane % 8 * 8;
     threadgroup Operand* own_tokens = token_tile + at;
     threadgroup Operand* own_weights = weight_tile + at;
     threadgroup const Operand* left = token_tile + down * 256;
     threadgroup const Operand* right = weight_tile + across * (WIDE * 256);
+    float4 x[4];
+    float4 w[4];
+    if (O::AHEAD) {
+        load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
+            weights, second, input, tokens, base, first_row, 0, simdgroup, lane, x, w);
+    }
     uint buffer = 0;
     for (uint k = 0; k < COLS; k += 32) {
-        const uint column = k + lane / 8 * 4;
-        float4 x[2][2];
-        float4 w[2][2];
-        #pragma clang loop unroll(full)
-        for (uint turn = 0; turn < 2; ++turn) {
-            const uint strip = simdgroup + turn * 4;
-            const uint token = strip * 8 + lane % 8;
-            x[turn][0] = float4(0.0f);
-            x[turn][1] = float4(0.0f);
-            if (token < tokens) {
-                const auto elements = input.row(token) + column;
-                if (COLS % 32 == 0 || column < COLS) {
-                    x[turn][0] = elements4(elements);
-                }
-                if (COLS % 32 == 0 || column + 16 < COLS) {
-                    x[turn][1] = elements4(elements + 16);
-                }
-            }
-            const bool up = GATED && strip % WIDE >= WIDE / 2;
-            const uint line = GATED ? (strip / WIDE * (WIDE / 2) + strip % (WIDE / 2)) * 8 : strip * 8;
-            const uint row = first_row + line + lane % 8;
-            w[turn][0] = float4(0.0f);
-            w[turn][1] = float4(0.0f);
-            if (ROWS % (GATED ? 32 : 64) == 0 || row < ROWS) {
-                if (COLS % 32 == 0 || column < COLS) {
-                    w[turn][0] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column)
-                                    : W::template load4<STACK, COLS>(weights, base + row, column);
-                }
-                if (COLS % 32 == 0 || column + 16 < COLS) {
-                    w[turn][1] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column + 16)
-                                    : W::template load4<STACK, COLS>(weights, base + row, column + 16);
-                }
-            }
+        if (!O::AHEAD) {
+            load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
+                weights, second, input, tokens, base, first_row, k, simdgroup, lane, x, w);
         }
         O::wait_for_room();
         #pragma clang loop unroll(full)
         for (uint turn = 0; turn < 2; ++turn) {
             if (simdgroup + turn * 4 < TOKENS / 8) {
-                store8(own_tokens + buffer + turn * 1024, x[turn][0], x[turn][1]);
+                store8(own_tokens + buffer + turn * 1024, x[2 * turn], x[2 * turn + 1]);
             }
-            store8(own_weights + buffer + turn * 1024, w[turn][0], w[turn][1]);
+            store8(own_weights + buffer + turn * 1024, w[2 * turn], w[2 * turn + 1]);
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
+        if (O::AHEAD && k + 32 < COLS) {
+            load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
+                weights, second, input, tokens, base, first_row, k + 32, simdgroup, lane, x, w);
+        }
         #pragma clang loop unroll(full)
         for (uint part = 0; part < 4; ++part) {
             simdgroup_matrix<Operand, 8, 8> a[TALL];

@@ -70,21 +70,18 @@ kernel void bench_rows(device const uchar* weights [[buffer(0)]], device const f
                        uint lane [[thread_index_in_simdgroup]]) {
     threadgroup float shared[B_NSG * B_NR * B_ROOM];
     float acc[B_NR * B_ROOM] = {};
-    x += at.y * B_ROOM * B_COLS;
-    y += at.y * B_ROOM * B_ROWS;
-    const uint tokens = min(uint(B_ROOM), rows - at.y * B_ROOM);
-    const uint first = (at.x * (B_NSG / B_KS) + simdgroup / B_KS) * B_NR;
+    x += at.x * B_ROOM * B_COLS;
+    y += at.x * B_ROOM * B_ROWS;
+    const uint tokens = min(uint(B_ROOM), rows - at.x * B_ROOM);
+    const uint first = (at.y * (B_NSG / B_KS) + simdgroup / B_KS) * B_NR;
     if (first < B_ROWS) {
         GEMV<ARGUMENTS B_ROWS, B_COLS, B_NR, B_KS, 0, B_ROOM>(weights, x, first, simdgroup % B_KS, lane, acc, tokens);
     }
-    if (B_KS > 1) {
-        combine_parts<B_NR * B_ROOM, B_KS>(acc, shared, simdgroup, lane);
-        if (simdgroup % B_KS != 0) return;
-    }
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < B_ROOM; ++n) {
-        if (n < tokens) store_rows<B_NR>(y + n * B_ROWS, acc + n * B_NR, first, B_ROWS, lane);
-    }
+    const float result = B_KS > 1 ? combine_results<B_NR * B_ROOM, B_KS>(acc, shared, simdgroup, lane)
+                                  : own_result<B_NR * B_ROOM>(acc, lane);
+    const uint n = lane / B_NR;
+    const uint row = first + lane % B_NR;
+    if (simdgroup % B_KS == 0 && n < tokens && row < B_ROWS) y[n * B_ROWS + row] = result;
 }
 """
 
@@ -153,7 +150,7 @@ def few_rows(f, choices, files, function, arguments):
                 "defines": {"B_ROWS": str(rows), "B_COLS": str(cols), "B_NR": "4", "B_NSG": str(nsg), "B_KS": str(ks),
                             "B_ROOM": str(room)},
                 "launches": [{"kernel": "bench_rows", "args": ["w", "x", "y", "u32:%d" % tokens],
-                              "grid": ["ceil(rows, %d)" % (4 * nsg // ks), -(-tokens // room), 1], "tg": [32 * nsg, 1, 1]}]})
+                              "grid": [-(-tokens // room), "ceil(rows, %d)" % (4 * nsg // ks), 1], "tg": [32 * nsg, 1, 1]}]})
     done = set()
     source = [part for name in ["common", "rows"] + files for part in needed(name, done)]
     source.append({"text": ROWS_WRAPPER.replace("GEMV", function).replace("ARGUMENTS ", arguments)})

@@ -50,6 +50,9 @@ const SIZES: [(&str, Sizes, usize); 5] = [
     ("serve-8b-q4_k_m", llama_8b(Mix::Q4KM), SLOTS),
 ];
 
+/// Sequences of a case's program, so that rows side by side are compared with the same rows alone.
+const CASE_SLOTS: &str = "4";
+
 /// Sequences of a server, and positions of each.
 const SLOTS: usize = 8;
 const SERVED_CONTEXT: usize = 2048;
@@ -82,7 +85,7 @@ pub fn main(options: &Options) -> Result<()> {
             println!("{name}");
             let project = shell::scratch("gpu")?.join("project");
             let context = cases::context(case)?;
-            let mut args = vec!["--kv", variant.kv, "--name", "program", "--force"];
+            let mut args = vec!["--kv", variant.kv, "--slots", CASE_SLOTS, "--name", "program", "--force"];
             if let Some(context) = &context {
                 args.extend(["--context", context]);
             }

@@ -9,7 +9,7 @@ use forge_plan::binding::{Binding, Extent};
 use forge_plan::call::Position;
 use forge_plan::families::{self, Epilogue, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend, Tokens};
 use forge_plan::{Family, Kernel, Plan};
-use forge_spec::{Dim, Format};
+use forge_spec::Format;
 
 use crate::bindings::{comment, declaration};
 use crate::calls::{activation, activation_value};
@@ -163,6 +163,9 @@ pub struct GemvView {
     /// The same as a template argument and as an argument, with their commas.
     pub tokens_constant: String,
     pub tokens: &'static str,
+    /// Axes of the grid along which threadgroups have other output rows, and other tokens.
+    pub group_axis: &'static str,
+    pub token_axis: &'static str,
     /// Results of a simdgroup: rows times tokens.
     pub results: usize,
     /// Gate rows of one token to those of the next, and to its own up rows.
@@ -187,14 +190,13 @@ pub struct GemvView {
     pub eps: String,
     pub bias: bool,
     pub gated: bool,
+    /// Where tokens' scales lie in threadgroup memory, behind a pointer and within an index; then sums of squares.
+    pub scales_offset: String,
+    pub scales_at: String,
     pub sums_offset: String,
-    /// Of the kernel for one row: rows of a simdgroup, how many times as many one has here, and simdgroups with rows of
-    /// their own in a threadgroup.
+    /// Of the kernel for one row: rows of a simdgroup, and simdgroups with rows of their own in a threadgroup.
     pub chunk_rows: usize,
-    pub chunks: usize,
     pub owners: usize,
-    /// Sums of squares of a token.
-    pub token_sums: usize,
     pub segments: Vec<SegmentView>,
     pub epilogue: GemvEnd,
 }
@@ -407,7 +409,7 @@ fn kernel_view(kernel: &Kernel, plan: &Plan) -> KernelView {
         }
     };
     let mut builtins = calls::builtins(&positions);
-    if kernel.launch.grid[1] != Dim::Const(1) && matches!(kernel.family, Family::Gemv(_)) {
+    if matches!(&kernel.family, Family::Gemv(gemv) if gemv.tokens != Tokens::One) {
         builtins[0] = Builtin::new("uint2 at", "threadgroup_position_in_grid");
     }
     KernelView {
@@ -461,9 +463,11 @@ fn gemv_view(gemv: &Gemv, bindings: &[Binding]) -> GemvView {
     let many = matches!(gemv.tokens, Tokens::Few(_));
     let results = nr * gemv.tokens.at_once();
     // Gate and up rows of one matrix lie together by token; of two matrices, all gate rows come first.
-    let (token_results, up_offset) = if gemv.matrices.len() == 1 { (nr, nr / 2) } else { (nr / 2, results / 2) };
-    let [_, sums] = gemv.shared_floats();
-    let table = ((if g.split_k > 1 { g.simdgroups * results } else { 0 }) + sums).next_multiple_of(4);
+    let apart = gated && gemv.matrices.len() > 1;
+    let (token_results, up_offset) = if apart { (nr / 2, results / 2) } else { (nr, nr / 2) };
+    let [parts, scales, sums] = gemv.shared_floats();
+    let table = (parts + scales + sums).next_multiple_of(4);
+    let behind = |floats: usize| if floats > 0 { format!(" + {floats}") } else { String::new() };
     GemvView {
         each: if gemv.tokens == Tokens::One { Vec::new() } else { row_pointers(bindings, gemv.tokens.at_once()) },
         nr,
@@ -472,12 +476,14 @@ fn gemv_view(gemv: &Gemv, bindings: &[Binding]) -> GemvView {
         many_tokens: gemv.tokens.at_once(),
         tokens_constant: if many { format!(", {}", gemv.tokens.at_once()) } else { String::new() },
         tokens: if many { ", tokens" } else { "" },
+        group_axis: if many { "y" } else { "x" },
+        token_axis: if many { "x" } else { "y" },
         results,
         token_results,
         up_offset,
         rows: gemv.rows,
         table: gemv.table().map(|table| table.function),
-        table_offset: if table > 0 { format!(" + {table}") } else { String::new() },
+        table_offset: behind(table),
         ks: g.split_k,
         simdgroups: g.simdgroups,
         rows_per_group,
@@ -493,11 +499,11 @@ fn gemv_view(gemv: &Gemv, bindings: &[Binding]) -> GemvView {
         eps: gemv.norm.map_or_else(String::new, |norm| float(norm.eps)),
         bias: gemv.bias,
         gated,
-        sums_offset: if g.split_k > 1 { format!(" + {}", g.simdgroups * results) } else { String::new() },
+        scales_offset: behind(parts),
+        scales_at: if parts > 0 { format!("{parts} + ") } else { String::new() },
+        sums_offset: behind(parts + scales),
         chunk_rows: nr / gemv.chunks(),
-        chunks: gemv.chunks(),
         owners: gemv.one.simdgroups / gemv.one.split_k,
-        token_sums: g.simdgroups * gemv.chunks(),
         segments,
         epilogue: match gemv.epilogue {
             Epilogue::Store { partials: Some(partials), .. } => GemvEnd::StoreSums { partials, groups: sums_count },

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use forge_codegen::{RenderOptions, render};
 use forge_formats::Format;
 use forge_plan::binding::Binding;
+use forge_plan::costs::{self, StepSize};
 use forge_plan::families::{Epilogue, FEW_TOKENS, Gemv, Tokens};
 use forge_plan::{Family, Kernel, PlanOptions, plan};
 use forge_spec::Param;
@@ -82,7 +83,7 @@ fn format_name(format: Format) -> String {
 fn case(kernel: &Kernel, gemv: &Gemv, format: Format) -> Value {
     let args: Vec<Value> = kernel.bindings.iter().enumerate().map(|(i, b)| argument(i, b, gemv)).collect();
     let g = gemv.geometry;
-    let groups_of_rows = step_rows(gemv).div_ceil(gemv.tokens.at_once());
+    let rows = step_rows(gemv);
     json!({
         "id": format!("forge/{} r{} sg{} ks{}", kernel.name, g.rows_per_simdgroup, g.simdgroups, g.split_k),
         "op": "gemv",
@@ -92,7 +93,7 @@ fn case(kernel: &Kernel, gemv: &Gemv, format: Format) -> Value {
         "launches": [{
             "kernel": kernel.name,
             "args": args,
-            "grid": [gemv.threadgroups(), groups_of_rows, 1],
+            "grid": costs::dispatch(kernel, StepSize { rows, position: 0, slots: 1 }).grid,
             "tg": [kernel.launch.threads, 1, 1],
         }],
     })

@@ -177,13 +177,15 @@ impl Gemv {
         }
     }
 
-    /// Floats of threadgroup memory: partial results of rows that several simdgroups share, then sums of squares for each
-    /// simdgroup.
-    pub fn shared_floats(&self) -> [usize; 2] {
+    /// Floats of threadgroup memory: partial results of rows that several simdgroups share, then scales of several tokens, then sums of
+    /// squares for each simdgroup.
+    pub fn shared_floats(&self) -> [usize; 3] {
         let g = self.geometry;
         let rows = self.tokens.at_once();
         let split = if g.split_k > 1 { g.simdgroups * g.rows_per_simdgroup * rows } else { 0 };
-        [split, if self.epilogue.partials() > 0 { g.simdgroups * self.chunks() * rows } else { 0 }]
+        let scales = if self.norm.is_some() && matches!(self.tokens, Tokens::Few(_)) { rows } else { 0 };
+        let sums = if self.epilogue.partials() > 0 { g.simdgroups * self.chunks() * rows } else { 0 };
+        [split, scales, sums]
     }
 }
 
@@ -205,15 +207,17 @@ impl KernelFamily for Gemv {
     fn launch(&self) -> Launch {
         let floats: usize = self.shared_floats().iter().sum();
         let table = self.table().map_or(0, |table| table.bytes);
-        let rows = match self.tokens {
-            Tokens::One => ONE,
-            Tokens::Few(room) => Dim::RowTiles(room),
-            Tokens::Each => Dim::Rows,
+        let groups = Dim::Const(self.threadgroups());
+        let grid = match self.tokens {
+            Tokens::One => [groups, ONE, ONE],
+            // Those that follow one another have the same weights, so that the second finds them in a cache.
+            Tokens::Few(room) => [Dim::RowTiles(room), groups, ONE],
+            Tokens::Each => [groups, Dim::Rows, ONE],
         };
         Launch {
             threads: 32 * self.geometry.simdgroups as u32,
             threadgroup_bytes: ((4 * floats).next_multiple_of(16) + table) as u32,
-            grid: [Dim::Const(self.threadgroups()), rows, ONE],
+            grid,
         }
     }
 

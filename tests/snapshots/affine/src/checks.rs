@@ -171,7 +171,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
@@ -194,7 +194,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
@@ -239,7 +239,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
@@ -262,7 +262,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
@@ -307,7 +307,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
@@ -330,7 +330,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
             norm_eps: Some(1e-6),
@@ -417,7 +417,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -440,7 +440,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -485,7 +485,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -508,7 +508,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -553,7 +553,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -576,7 +576,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -620,7 +620,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
@@ -642,7 +642,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 4, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
@@ -685,7 +685,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
@@ -707,7 +707,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 6, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 6, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
@@ -750,7 +750,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
@@ -772,7 +772,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: Some(1e-6),
@@ -816,7 +816,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -839,7 +839,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -884,7 +884,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -907,7 +907,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -952,7 +952,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -975,7 +975,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
             norm_eps: None,
@@ -1018,7 +1018,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(6), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 88, cols: 128 }],
             norm_eps: Some(1e-6),
@@ -1039,7 +1039,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(6), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 88, cols: 128 }],
             norm_eps: Some(1e-6),

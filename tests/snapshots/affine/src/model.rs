@@ -152,14 +152,14 @@ static KERNELS: [KernelSpec; 61] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_two", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_few", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "qkv_proj_affine4_g128_affine5_g32_affine5_g64", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_two_affine4_g128_affine5_g32_affine5_g64", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_few_affine4_g128_affine5_g32_affine5_g64", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_proj_two_affine4_g128_affine5_g32_affine5_g64", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_few_affine4_g128_affine5_g32_affine5_g64", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "qkv_proj_affine8_g32_affine8_g64_affine8_g128", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_two_affine8_g32_affine8_g64_affine8_g128", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_few_affine8_g32_affine8_g64_affine8_g128", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_proj_two_affine8_g32_affine8_g64_affine8_g128", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_few_affine8_g32_affine8_g64_affine8_g128", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 2176 },
     KernelSpec { name: "o_proj", threads: 128, threadgroup_bytes: 16 },
@@ -172,14 +172,14 @@ static KERNELS: [KernelSpec; 61] = [
     KernelSpec { name: "o_proj_two_affine2_g32", threads: 128, threadgroup_bytes: 64 },
     KernelSpec { name: "o_proj_few_affine2_g32", threads: 128, threadgroup_bytes: 128 },
     KernelSpec { name: "gate_up_proj", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_two", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_few", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "gate_up_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "gate_up_proj_affine6_g32_affine6_g64", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_two_affine6_g32_affine6_g64", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_few_affine6_g32_affine6_g64", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "gate_up_proj_two_affine6_g32_affine6_g64", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_few_affine6_g32_affine6_g64", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "gate_up_proj_affine2_g64_affine2_g128", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_two_affine2_g64_affine2_g128", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_few_affine2_g64_affine2_g128", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "gate_up_proj_two_affine2_g64_affine2_g128", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_few_affine2_g64_affine2_g128", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "down_proj", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "down_proj_two", threads: 128, threadgroup_bytes: 64 },
     KernelSpec { name: "down_proj_few", threads: 128, threadgroup_bytes: 128 },
@@ -190,8 +190,8 @@ static KERNELS: [KernelSpec; 61] = [
     KernelSpec { name: "down_proj_two_affine3_g32", threads: 128, threadgroup_bytes: 64 },
     KernelSpec { name: "down_proj_few_affine3_g32", threads: 128, threadgroup_bytes: 128 },
     KernelSpec { name: "lm_head", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "lm_head_two", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "lm_head_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "sample_best", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "sample_collect", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
@@ -623,7 +623,7 @@ impl Model {
             rows,
             [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.lm_head, &b.scaled, &b.sums, logits, params],
-            by_rows(rows, [11, 1, 1], [6, rows.div_ceil(2), 1], [6, rows.div_ceil(4), 1]),
+            by_rows(rows, [11, 1, 1], [rows.div_ceil(2), 6, 1], [rows.div_ceil(4), 6, 1]),
         );
     }
 
@@ -639,7 +639,7 @@ impl Model {
             rows,
             [k(QKV_PROJ[i]), k(QKV_PROJ_TWO[i]), k(QKV_PROJ_FEW[i])],
             &[&layer.q_proj, &layer.k_proj, &layer.v_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [32, 1, 1], [16, rows.div_ceil(2), 1], [16, rows.div_ceil(4), 1]),
+            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
@@ -651,7 +651,7 @@ impl Model {
             rows,
             [k(O_PROJ[i]), k(O_PROJ_TWO[i]), k(O_PROJ_FEW[i])],
             &[&layer.o_proj, &b.attn, &b.x, &layer.ffn_norm, &b.scaled, &b.sums, params],
-            by_rows(rows, [16, 1, 1], [8, rows.div_ceil(2), 1], [8, rows.div_ceil(4), 1]),
+            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 8, 1], [rows.div_ceil(4), 8, 1]),
         );
         pass.barrier();
         project(
@@ -659,7 +659,7 @@ impl Model {
             rows,
             [k(GATE_UP_PROJ[i]), k(GATE_UP_PROJ_TWO[i]), k(GATE_UP_PROJ_FEW[i])],
             &[&layer.gate_proj, &layer.up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [32, 1, 1], [16, rows.div_ceil(2), 1], [16, rows.div_ceil(4), 1]),
+            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1]),
         );
         pass.barrier();
         project(
@@ -667,7 +667,7 @@ impl Model {
             rows,
             [k(DOWN_PROJ[i]), k(DOWN_PROJ_TWO[i]), k(DOWN_PROJ_FEW[i])],
             &[&layer.down_proj, &b.act, &b.x, next_gamma, &b.scaled, &b.sums, params],
-            by_rows(rows, [16, 1, 1], [8, rows.div_ceil(2), 1], [8, rows.div_ceil(4), 1]),
+            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 8, 1], [rows.div_ceil(4), 8, 1]),
         );
     }
 

@@ -283,6 +283,20 @@ inline float store_rows(device float* y, thread const float* acc, uint first, ui
     return square;
 }
 
+// Kernels for several tokens. A simdgroup has COUNT results, up to 32; from here on a lane has one of them, so that what becomes of them
+// is done once.
+
+// This lane's of the results that all lanes have.
+template <uint COUNT>
+inline float own_result(thread const float* acc, uint lane) {
+    float result = 0.0f;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < COUNT; ++i) {
+        result = lane == i ? acc[i] : result;
+    }
+    return result;
+}
+
 // x += factor * acc.
 template <uint NR>
 inline void accumulate_rows(device float* x, thread const float* acc, float factor, uint first, uint end, uint lane) {
@@ -773,8 +787,48 @@ inline float4 elements4(device const half* elements) { return float4(*(device co
 
 struct Floats {
     typedef float Element;
+    static constexpr constant bool AHEAD = true;
     static inline void wait_for_room() { threadgroup_barrier(mem_flags::mem_threadgroup); }
 };
+
+// What a lane stores of the 32 columns from `k` on: its row of the strips `simdgroup` and `simdgroup` + 4 of the tokens and of the weights,
+// the columns that lie in one word of packed codes, four and the four 16 further on. For WIDE and the others see below.
+template <typename W, typename W2, uint WIDE, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET, typename X>
+inline void load_operands(device const uchar* weights, device const uchar* second, X input, uint tokens, uint base,
+                          uint first_row, uint k, uint simdgroup, uint lane, thread float4* x, thread float4* w) {
+    const uint column = k + lane / 8 * 4;
+    #pragma clang loop unroll(full)
+    for (uint turn = 0; turn < 2; ++turn) {
+        const uint strip = simdgroup + turn * 4;
+        const uint token = strip * 8 + lane % 8;
+        x[2 * turn] = float4(0.0f);
+        x[2 * turn + 1] = float4(0.0f);
+        if (token < tokens) {
+            const auto elements = input.row(token) + column;
+            if (COLS % 32 == 0 || column < COLS) {
+                x[2 * turn] = elements4(elements);
+            }
+            if (COLS % 32 == 0 || column + 16 < COLS) {
+                x[2 * turn + 1] = elements4(elements + 16);
+            }
+        }
+        const bool up = GATED && strip % WIDE >= WIDE / 2;
+        const uint line = GATED ? (strip / WIDE * (WIDE / 2) + strip % (WIDE / 2)) * 8 : strip * 8;
+        const uint row = first_row + line + lane % 8;
+        w[2 * turn] = float4(0.0f);
+        w[2 * turn + 1] = float4(0.0f);
+        if (ROWS % (GATED ? 32 : 64) == 0 || row < ROWS) {
+            if (COLS % 32 == 0 || column < COLS) {
+                w[2 * turn] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column)
+                                 : W::template load4<STACK, COLS>(weights, base + row, column);
+            }
+            if (COLS % 32 == 0 || column + 16 < COLS) {
+                w[2 * turn + 1] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column + 16)
+                                     : W::template load4<STACK, COLS>(weights, base + row, column + 16);
+            }
+        }
+    }
+}
 
 // Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
 // is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
@@ -804,58 +858,37 @@ inline void product_tile(device const uchar* weights, device const uchar* second
             sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
         }
     }
-    // In a step of 32 columns a lane stores its row of matrix lane / 8 of the strips `simdgroup` and `simdgroup` + 4: the columns
-    // that lie in one word of packed codes, four and the four 16 further on.
+    // Where a lane stores its row of matrix lane / 8 of each of its strips.
     const uint at = (simdgroup * 4 + lane / 8) * 64 + lane % 8 * 8;
     threadgroup Operand* own_tokens = token_tile + at;
     threadgroup Operand* own_weights = weight_tile + at;
     threadgroup const Operand* left = token_tile + down * 256;
     threadgroup const Operand* right = weight_tile + across * (WIDE * 256);
+    float4 x[4];
+    float4 w[4];
+    if (O::AHEAD) {
+        load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
+            weights, second, input, tokens, base, first_row, 0, simdgroup, lane, x, w);
+    }
     uint buffer = 0;
     for (uint k = 0; k < COLS; k += 32) {
-        const uint column = k + lane / 8 * 4;
-        float4 x[2][2];
-        float4 w[2][2];
-        #pragma clang loop unroll(full)
-        for (uint turn = 0; turn < 2; ++turn) {
-            const uint strip = simdgroup + turn * 4;
-            const uint token = strip * 8 + lane % 8;
-            x[turn][0] = float4(0.0f);
-            x[turn][1] = float4(0.0f);
-            if (token < tokens) {
-                const auto elements = input.row(token) + column;
-                if (COLS % 32 == 0 || column < COLS) {
-                    x[turn][0] = elements4(elements);
-                }
-                if (COLS % 32 == 0 || column + 16 < COLS) {
-                    x[turn][1] = elements4(elements + 16);
-                }
-            }
-            const bool up = GATED && strip % WIDE >= WIDE / 2;
-            const uint line = GATED ? (strip / WIDE * (WIDE / 2) + strip % (WIDE / 2)) * 8 : strip * 8;
-            const uint row = first_row + line + lane % 8;
-            w[turn][0] = float4(0.0f);
-            w[turn][1] = float4(0.0f);
-            if (ROWS % (GATED ? 32 : 64) == 0 || row < ROWS) {
-                if (COLS % 32 == 0 || column < COLS) {
-                    w[turn][0] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column)
-                                    : W::template load4<STACK, COLS>(weights, base + row, column);
-                }
-                if (COLS % 32 == 0 || column + 16 < COLS) {
-                    w[turn][1] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column + 16)
-                                    : W::template load4<STACK, COLS>(weights, base + row, column + 16);
-                }
-            }
+        if (!O::AHEAD) {
+            load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
+                weights, second, input, tokens, base, first_row, k, simdgroup, lane, x, w);
         }
         O::wait_for_room();
         #pragma clang loop unroll(full)
         for (uint turn = 0; turn < 2; ++turn) {
             if (simdgroup + turn * 4 < TOKENS / 8) {
-                store8(own_tokens + buffer + turn * 1024, x[turn][0], x[turn][1]);
+                store8(own_tokens + buffer + turn * 1024, x[2 * turn], x[2 * turn + 1]);
             }
-            store8(own_weights + buffer + turn * 1024, w[turn][0], w[turn][1]);
+            store8(own_weights + buffer + turn * 1024, w[2 * turn], w[2 * turn + 1]);
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
+        if (O::AHEAD && k + 32 < COLS) {
+            load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
+                weights, second, input, tokens, base, first_row, k + 32, simdgroup, lane, x, w);
+        }
         #pragma clang loop unroll(full)
         for (uint part = 0; part < 4; ++part) {
             simdgroup_matrix<Operand, 8, 8> a[TALL];
@@ -1567,21 +1600,21 @@ kernel void qkv_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 64;
-    y += at.y * 128;
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 64;
+    y += at.x * 128;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 64;
     gemv_bf16<64, 32, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 2; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            store_rows<4>(y + n * 64, results, first, end, lane);
-        }
+    float result = own_result<8>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    if (n < tokens && row < end) {
+        const uint place = n * 64 + row;
+        y[place] = result;
     }
 }
 
@@ -1596,21 +1629,21 @@ kernel void qkv_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 128;
-    y += at.y * 256;
+    const uint group = at.y;
+    const uint tokens = min(4u, step->rows - at.x * 4);
+    input += at.x * 128;
+    y += at.x * 256;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 64;
     gemv_bf16<64, 32, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 4; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            store_rows<4>(y + n * 64, results, first, end, lane);
-        }
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    if (n < tokens && row < end) {
+        const uint place = n * 64 + row;
+        y[place] = result;
     }
 }
 
@@ -1643,10 +1676,10 @@ kernel void gate_up_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 64;
-    y += at.y * 48;
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 64;
+    y += at.x * 48;
     float acc[8] = {};
     const uint first = group * 16 + simdgroup * 2;
     const uint end = 24;
@@ -1654,13 +1687,13 @@ kernel void gate_up_proj_two(
         gemv_bf16<48, 32, 4, 1, 24, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 2; ++n) {
-        if (n < tokens) {
-            thread float* gate = acc + n * 4;
-            thread float* up = gate + 2;
-            store_gated_rows<2, Silu>(y + n * 24, gate, up, first, end, lane);
-        }
+    float result = own_result<8>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    float up = simd_shuffle_down(result, ushort(2));
+    if (n < tokens && row < end && lane % 4 < 2) {
+        const uint place = n * 24 + row;
+        y[place] = Silu::apply(result) * Silu::linear(up);
     }
 }
 
@@ -1675,10 +1708,10 @@ kernel void gate_up_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 128;
-    y += at.y * 96;
+    const uint group = at.y;
+    const uint tokens = min(4u, step->rows - at.x * 4);
+    input += at.x * 128;
+    y += at.x * 96;
     float acc[16] = {};
     const uint first = group * 16 + simdgroup * 2;
     const uint end = 24;
@@ -1686,13 +1719,13 @@ kernel void gate_up_proj_few(
         gemv_bf16<48, 32, 4, 1, 24, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 4; ++n) {
-        if (n < tokens) {
-            thread float* gate = acc + n * 4;
-            thread float* up = gate + 2;
-            store_gated_rows<2, Silu>(y + n * 24, gate, up, first, end, lane);
-        }
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    float up = simd_shuffle_down(result, ushort(2));
+    if (n < tokens && row < end && lane % 4 < 2) {
+        const uint place = n * 24 + row;
+        y[place] = Silu::apply(result) * Silu::linear(up);
     }
 }
 
@@ -1778,21 +1811,21 @@ kernel void o_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 64;
-    x += at.y * 64;
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 64;
+    x += at.x * 64;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
     gemv_bf16<32, 32, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 2; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            accumulate_rows<4>(x + n * 32, results, 1.0f, first, end, lane);
-        }
+    float result = own_result<8>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        x[place] += 1.0f * result;
     }
 }
 
@@ -1807,21 +1840,21 @@ kernel void o_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 128;
-    x += at.y * 128;
+    const uint group = at.y;
+    const uint tokens = min(4u, step->rows - at.x * 4);
+    input += at.x * 128;
+    x += at.x * 128;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
     gemv_bf16<32, 32, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 4; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            accumulate_rows<4>(x + n * 32, results, 1.0f, first, end, lane);
-        }
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        x[place] += 1.0f * result;
     }
 }
 
@@ -1854,21 +1887,21 @@ kernel void down_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 48;
-    x += at.y * 64;
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 48;
+    x += at.x * 64;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
     gemv_bf16<32, 24, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 2; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            accumulate_rows<4>(x + n * 32, results, 1.0f, first, end, lane);
-        }
+    float result = own_result<8>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        x[place] += 1.0f * result;
     }
 }
 
@@ -1883,21 +1916,21 @@ kernel void down_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 96;
-    x += at.y * 128;
+    const uint group = at.y;
+    const uint tokens = min(4u, step->rows - at.x * 4);
+    input += at.x * 96;
+    x += at.x * 128;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
     gemv_bf16<32, 24, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 4; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            accumulate_rows<4>(x + n * 32, results, 1.0f, first, end, lane);
-        }
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        x[place] += 1.0f * result;
     }
 }
 
@@ -1983,10 +2016,10 @@ kernel void lm_head_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 64;
-    y += at.y * 176;
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 64;
+    y += at.x * 176;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 88;
@@ -1994,12 +2027,12 @@ kernel void lm_head_two(
         gemv_bf16<88, 32, 4, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 2; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            store_rows<4>(y + n * 88, results, first, end, lane);
-        }
+    float result = own_result<8>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    if (n < tokens && row < end) {
+        const uint place = n * 88 + row;
+        y[place] = result;
     }
 }
 
@@ -2014,10 +2047,10 @@ kernel void lm_head_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 128;
-    y += at.y * 352;
+    const uint group = at.y;
+    const uint tokens = min(4u, step->rows - at.x * 4);
+    input += at.x * 128;
+    y += at.x * 352;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 88;
@@ -2025,12 +2058,12 @@ kernel void lm_head_few(
         gemv_bf16<88, 32, 4, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 4; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            store_rows<4>(y + n * 88, results, first, end, lane);
-        }
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    if (n < tokens && row < end) {
+        const uint place = n * 88 + row;
+        y[place] = result;
     }
 }
 

@@ -52,6 +52,7 @@ constant float ROPE_INV_FREQ[16] = {
 // code * 2^-24 (or 2^-20 from bit 4 on), and a factor puts that right at the end. Word layout: the codes of columns 2p
 // are in bit 4p.. of the low half, those of columns 2p + 1 in the high half, so that one mask takes two.
 
+constant constexpr uint LANES = 32;
 constant constexpr uint TILE = 256;
 
 constexpr ulong align_plane(ulong bytes) { return (bytes + 255) / 256 * 256; }
@@ -476,8 +477,18 @@ struct Silu {
 template <uint PARTIALS, uint WIDTH>
 inline float rms_scale(device const float* sums, float eps, uint lane) {
     float sum = 0.0f;
-    for (uint i = lane; i < PARTIALS; i += 32) {
-        sum += sums[i];
+    if (PARTIALS % 4 == 0) {
+        float4 four = float4(0.0f);
+        for (uint i = lane; i < PARTIALS / 4; i += 32) {
+            // By itself, so that it is one load.
+            const float4 next = ((device const float4*)sums)[i];
+            four += next;
+        }
+        sum = sum4(four);
+    } else {
+        for (uint i = lane; i < PARTIALS; i += 32) {
+            sum += sums[i];
+        }
     }
     return precise::rsqrt(simd_sum(sum) / float(WIDTH) + eps);
 }
@@ -521,42 +532,22 @@ inline float add_rows(device float* x, device const float* gamma, device float* 
     return square;
 }
 
-// Partial sums of squares, COUNT in all, each of OWNERS times LANES_EACH rows that follow one another; the first threadgroup
-// clears the slots that this kernel does not fill. Of KS simdgroups the first has rows, CHUNKS times LANES_EACH of them, one a
-// lane. Whatever CHUNKS is, a partial sum adds up the same terms in the same order.
-template <uint SIMDGROUPS, uint KS, uint CHUNKS, uint LANES_EACH, uint OWNERS, uint COUNT, uint PARTIALS>
-inline void store_partial_sums(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
-                               uint lane) {
+// The sum of each LANES lanes that follow one another, in all of them: the same terms in the same order wherever those lie.
+template <uint LANES>
+inline float sum_of_lanes(float value) {
     #pragma clang loop unroll(full)
-    for (uint chunk = 0; chunk < CHUNKS; ++chunk) {
-        const float sum = simd_sum(CHUNKS == 1 || lane / LANES_EACH == chunk ? square : 0.0f);
-        if (lane == 0 && simdgroup % KS == 0) {
-            shared[simdgroup / KS * CHUNKS + chunk] = sum;
-        }
+    for (uint step = 1; step < LANES; step *= 2) {
+        value += simd_shuffle_xor(value, ushort(step));
     }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    constexpr uint HERE = SIMDGROUPS / KS * CHUNKS / OWNERS;
-    const uint at = group * HERE + lane;
-    if (simdgroup == 0 && lane < HERE && at < COUNT) {
-        float total = 0.0f;
-        for (uint i = 0; i < OWNERS; ++i) {
-            total += shared[lane * OWNERS + i];
-        }
-        sums[at] = total;
-    }
-    if (group == 0) {
-        for (uint i = COUNT + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
-            sums[i] = 0.0f;
-        }
-    }
+    return value;
 }
 
-// The same of one row: one partial sum per threadgroup. Written apart, since what comes after a product decides how its loads are
-// scheduled: through the function above a Q8_0 product takes 1.1 times as long on an H100.
-template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
+// One partial sum of squares for each threadgroup, of GROUPS; the first clears the slots that this kernel does not fill. The first LANES
+// lanes of a simdgroup have squares.
+template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS, uint LANES = 32>
 inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
                               uint lane) {
-    const float sum = simd_sum(square);
+    const float sum = LANES == 32 ? simd_sum(square) : sum_of_lanes<LANES>(square);
     if (lane == 0) {
         shared[simdgroup] = sum;
     }
@@ -571,6 +562,65 @@ inline void store_partial_sum(device float* sums, threadgroup float* shared, flo
     if (group == 0) {
         for (uint i = GROUPS + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
             sums[i] = 0.0f;
+        }
+    }
+}
+
+// Kernels for several tokens. A simdgroup has COUNT results, up to 32; from here on a lane has one of them, so that what becomes of them
+// is done once.
+
+// This lane's of the results that all lanes have.
+template <uint COUNT>
+inline float own_result(thread const float* acc, uint lane) {
+    float result = 0.0f;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < COUNT; ++i) {
+        result = lane == i ? acc[i] : result;
+    }
+    return result;
+}
+
+// 1 / rms of each token's input, by the simdgroups in turn. They are there after the next barrier; zeros of tokens that are not there.
+template <uint TOKENS, uint SIMDGROUPS, uint PARTIALS, uint WIDTH>
+inline void share_scales(device const float* sums, float eps, threadgroup float* scales, uint tokens, uint simdgroup,
+                         uint lane) {
+    for (uint n = simdgroup; n < TOKENS; n += SIMDGROUPS) {
+        const float scale = n < tokens ? rms_scale<PARTIALS, WIDTH>(sums + n * PARTIALS, eps, lane) : 0.0f;
+        if (lane == 0) {
+            scales[n] = scale;
+        }
+    }
+}
+
+// Partial sums of squares, COUNT in all for each token: those of the kernel for one token, whose simdgroups have LANES rows each and whose
+// threadgroups OWNERS simdgroups with rows of their own. Here a simdgroup has NR rows of each token, and of KS that share rows
+// the first has the results. Whatever NR is, a partial sum adds up the same terms in the same order.
+template <uint SIMDGROUPS, uint KS, uint TOKENS, uint NR, uint LANES, uint OWNERS, uint COUNT, uint PARTIALS>
+inline void store_partial_sums(device float* sums, threadgroup float* shared, float square, uint group, uint tokens,
+                               uint simdgroup, uint lane) {
+    // Sums of LANES squares in a threadgroup, and partial sums, of each token.
+    constexpr uint PIECES = SIMDGROUPS / KS * NR / LANES;
+    constexpr uint HERE = PIECES / OWNERS;
+    const float sum = sum_of_lanes<LANES>(square);
+    if (simdgroup % KS == 0 && lane < TOKENS * NR && lane % LANES == 0) {
+        shared[lane / NR * PIECES + (simdgroup / KS * NR + lane % NR) / LANES] = sum;
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    for (uint i = simdgroup * 32 + lane; i < tokens * HERE; i += SIMDGROUPS * 32) {
+        const uint at = group * HERE + i % HERE;
+        if (at < COUNT) {
+            float total = 0.0f;
+            for (uint k = 0; k < OWNERS; ++k) {
+                total += shared[i / HERE * PIECES + i % HERE * OWNERS + k];
+            }
+            sums[i / HERE * PARTIALS + at] = total;
+        }
+    }
+    if (group == 0) {
+        for (uint n = 0; n < tokens; ++n) {
+            for (uint i = COUNT + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
+                sums[n * PARTIALS + i] = 0.0f;
+            }
         }
     }
 }
@@ -1140,16 +1190,59 @@ inline void store8(threadgroup float* target, float4 low, float4 high) {
 inline float4 elements4(device const float* elements) { return *(device const float4*)elements; }
 inline float4 elements4(device const half* elements) { return float4(*(device const half4*)elements); }
 
-// Operands of two steps have room side by side where they are halves; floats of one, once all simdgroups are done with it.
+// Operands of two steps have room side by side where they are halves; floats of one, once all simdgroups are done with it. So halves of
+// one step are stored while other simdgroups multiply those of the step before, and floats are loaded AHEAD, before the products of
+// the step before.
 struct Halves {
     typedef half Element;
+    static constexpr constant bool AHEAD = false;
     static inline void wait_for_room() {}
 };
 
 struct Floats {
     typedef float Element;
+    static constexpr constant bool AHEAD = true;
     static inline void wait_for_room() { threadgroup_barrier(mem_flags::mem_threadgroup); }
 };
+
+// What a lane stores of the 32 columns from `k` on: its row of the strips `simdgroup` and `simdgroup` + 4 of the tokens and of the weights,
+// the columns that lie in one word of packed codes, four and the four 16 further on. For WIDE and the others see below.
+template <typename W, typename W2, uint WIDE, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET, typename X>
+inline void load_operands(device const uchar* weights, device const uchar* second, X input, uint tokens, uint base,
+                          uint first_row, uint k, uint simdgroup, uint lane, thread float4* x, thread float4* w) {
+    const uint column = k + lane / 8 * 4;
+    #pragma clang loop unroll(full)
+    for (uint turn = 0; turn < 2; ++turn) {
+        const uint strip = simdgroup + turn * 4;
+        const uint token = strip * 8 + lane % 8;
+        x[2 * turn] = float4(0.0f);
+        x[2 * turn + 1] = float4(0.0f);
+        if (token < tokens) {
+            const auto elements = input.row(token) + column;
+            if (COLS % 32 == 0 || column < COLS) {
+                x[2 * turn] = elements4(elements);
+            }
+            if (COLS % 32 == 0 || column + 16 < COLS) {
+                x[2 * turn + 1] = elements4(elements + 16);
+            }
+        }
+        const bool up = GATED && strip % WIDE >= WIDE / 2;
+        const uint line = GATED ? (strip / WIDE * (WIDE / 2) + strip % (WIDE / 2)) * 8 : strip * 8;
+        const uint row = first_row + line + lane % 8;
+        w[2 * turn] = float4(0.0f);
+        w[2 * turn + 1] = float4(0.0f);
+        if (ROWS % (GATED ? 32 : 64) == 0 || row < ROWS) {
+            if (COLS % 32 == 0 || column < COLS) {
+                w[2 * turn] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column)
+                                 : W::template load4<STACK, COLS>(weights, base + row, column);
+            }
+            if (COLS % 32 == 0 || column + 16 < COLS) {
+                w[2 * turn + 1] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column + 16)
+                                     : W::template load4<STACK, COLS>(weights, base + row, column + 16);
+            }
+        }
+    }
+}
 
 // Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
 // is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
@@ -1179,58 +1272,37 @@ inline void product_tile(device const uchar* weights, device const uchar* second
             sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
         }
     }
-    // In a step of 32 columns a lane stores its row of matrix lane / 8 of the strips `simdgroup` and `simdgroup` + 4: the columns
-    // that lie in one word of packed codes, four and the four 16 further on.
+    // Where a lane stores its row of matrix lane / 8 of each of its strips.
     const uint at = (simdgroup * 4 + lane / 8) * 64 + lane % 8 * 8;
     threadgroup Operand* own_tokens = token_tile + at;
     threadgroup Operand* own_weights = weight_tile + at;
     threadgroup const Operand* left = token_tile + down * 256;
     threadgroup const Operand* right = weight_tile + across * (WIDE * 256);
+    float4 x[4];
+    float4 w[4];
+    if (O::AHEAD) {
+        load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
+            weights, second, input, tokens, base, first_row, 0, simdgroup, lane, x, w);
+    }
     uint buffer = 0;
     for (uint k = 0; k < COLS; k += 32) {
-        const uint column = k + lane / 8 * 4;
-        float4 x[2][2];
-        float4 w[2][2];
-        #pragma clang loop unroll(full)
-        for (uint turn = 0; turn < 2; ++turn) {
-            const uint strip = simdgroup + turn * 4;
-            const uint token = strip * 8 + lane % 8;
-            x[turn][0] = float4(0.0f);
-            x[turn][1] = float4(0.0f);
-            if (token < tokens) {
-                const auto elements = input.row(token) + column;
-                if (COLS % 32 == 0 || column < COLS) {
-                    x[turn][0] = elements4(elements);
-                }
-                if (COLS % 32 == 0 || column + 16 < COLS) {
-                    x[turn][1] = elements4(elements + 16);
-                }
-            }
-            const bool up = GATED && strip % WIDE >= WIDE / 2;
-            const uint line = GATED ? (strip / WIDE * (WIDE / 2) + strip % (WIDE / 2)) * 8 : strip * 8;
-            const uint row = first_row + line + lane % 8;
-            w[turn][0] = float4(0.0f);
-            w[turn][1] = float4(0.0f);
-            if (ROWS % (GATED ? 32 : 64) == 0 || row < ROWS) {
-                if (COLS % 32 == 0 || column < COLS) {
-                    w[turn][0] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column)
-                                    : W::template load4<STACK, COLS>(weights, base + row, column);
-                }
-                if (COLS % 32 == 0 || column + 16 < COLS) {
-                    w[turn][1] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column + 16)
-                                    : W::template load4<STACK, COLS>(weights, base + row, column + 16);
-                }
-            }
+        if (!O::AHEAD) {
+            load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
+                weights, second, input, tokens, base, first_row, k, simdgroup, lane, x, w);
         }
         O::wait_for_room();
         #pragma clang loop unroll(full)
         for (uint turn = 0; turn < 2; ++turn) {
             if (simdgroup + turn * 4 < TOKENS / 8) {
-                store8(own_tokens + buffer + turn * 1024, x[turn][0], x[turn][1]);
+                store8(own_tokens + buffer + turn * 1024, x[2 * turn], x[2 * turn + 1]);
             }
-            store8(own_weights + buffer + turn * 1024, w[turn][0], w[turn][1]);
+            store8(own_weights + buffer + turn * 1024, w[2 * turn], w[2 * turn + 1]);
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
+        if (O::AHEAD && k + 32 < COLS) {
+            load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
+                weights, second, input, tokens, base, first_row, k + 32, simdgroup, lane, x, w);
+        }
         #pragma clang loop unroll(full)
         for (uint part = 0; part < 4; ++part) {
             simdgroup_matrix<Operand, 8, 8> a[TALL];
@@ -1950,24 +2022,27 @@ kernel void qkv_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 512;
-    input_sums += at.y * 32;
-    y += at.y * 1024;
+    threadgroup float shared[4];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 512;
+    input_sums += at.x * 32;
+    y += at.x * 1024;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 512;
     gemv_q8_0<512, 256, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 2; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            scale_rows<4>(
-                results, rms_scale<16, 256>(input_sums + n * 16, 1e-5f, lane));
-            store_rows<4>(y + n * 512, results, first, end, lane);
-        }
+    share_scales<2, 8, 16, 256>(
+        input_sums, 1e-5f, shared, tokens, simdgroup, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    float result = own_result<8>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    result *= shared[n % 2];
+    if (n < tokens && row < end) {
+        const uint place = n * 512 + row;
+        y[place] = result;
     }
 }
 
@@ -1983,24 +2058,27 @@ kernel void qkv_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 1024;
-    input_sums += at.y * 64;
-    y += at.y * 2048;
+    threadgroup float shared[4];
+    const uint group = at.y;
+    const uint tokens = min(4u, step->rows - at.x * 4);
+    input += at.x * 1024;
+    input_sums += at.x * 64;
+    y += at.x * 2048;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 512;
     gemv_q8_0<512, 256, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 4; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            scale_rows<4>(
-                results, rms_scale<16, 256>(input_sums + n * 16, 1e-5f, lane));
-            store_rows<4>(y + n * 512, results, first, end, lane);
-        }
+    share_scales<4, 8, 16, 256>(
+        input_sums, 1e-5f, shared, tokens, simdgroup, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    result *= shared[n % 4];
+    if (n < tokens && row < end) {
+        const uint place = n * 512 + row;
+        y[place] = result;
     }
 }
 
@@ -2111,7 +2189,7 @@ kernel void o_proj(
         weights, input, first, 0, lane, acc);
     const float square =
         add_rows<2>(x, gamma, scaled, acc, 1.0f, first, end, lane);
-    store_partial_sum<8, 16, 16>(
+    store_partial_sum<8, 16, 16, 2>(
         sums, shared, square, group, simdgroup, lane);
 }
 
@@ -2130,28 +2208,30 @@ kernel void o_proj_two(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
-    const uint group = at.x;
-    const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 512;
-    x += at.y * 512;
-    scaled += at.y * 512;
-    sums += at.y * 32;
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 512;
+    x += at.x * 512;
+    scaled += at.x * 512;
+    sums += at.x * 32;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 256;
     gemv_q8_0<256, 256, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 2; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            const float square =
-                add_rows<4>(
-                    x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
-            store_partial_sums<8, 1, 2, 2, 8, 16, 16>(
-                sums + n * 16, shared + n * 16, square, group, simdgroup, lane);
-        }
+    float result = own_result<8>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 256 + row;
+        const float value = x[place] + 1.0f * result;
+        x[place] = value;
+        scaled[place] = value * gamma[row];
+        square = value * value;
     }
+    store_partial_sums<8, 1, 2, 4, 2, 8, 16, 16>(
+        sums, shared, square, group, tokens, simdgroup, lane);
 }
 
 // [256, 256] q8_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
@@ -2169,28 +2249,30 @@ kernel void o_proj_few(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
-    const uint group = at.x;
-    const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 1024;
-    x += at.y * 1024;
-    scaled += at.y * 1024;
-    sums += at.y * 64;
+    const uint group = at.y;
+    const uint tokens = min(4u, step->rows - at.x * 4);
+    input += at.x * 1024;
+    x += at.x * 1024;
+    scaled += at.x * 1024;
+    sums += at.x * 64;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 256;
     gemv_q8_0<256, 256, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 4; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            const float square =
-                add_rows<4>(
-                    x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
-            store_partial_sums<8, 1, 2, 2, 8, 16, 16>(
-                sums + n * 16, shared + n * 16, square, group, simdgroup, lane);
-        }
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 256 + row;
+        const float value = x[place] + 1.0f * result;
+        x[place] = value;
+        scaled[place] = value * gamma[row];
+        square = value * value;
     }
+    store_partial_sums<8, 1, 4, 4, 2, 8, 16, 16>(
+        sums, shared, square, group, tokens, simdgroup, lane);
 }
 
 // [1536, 256] q8_0: 2 rows per simdgroup, 8 simdgroups per threadgroup
@@ -2225,26 +2307,28 @@ kernel void gate_up_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 512;
-    input_sums += at.y * 32;
-    y += at.y * 1536;
+    threadgroup float shared[4];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 512;
+    input_sums += at.x * 32;
+    y += at.x * 1536;
     float acc[8] = {};
     const uint first = group * 16 + simdgroup * 2;
     const uint end = 768;
     gemv_q8_0<1536, 256, 4, 1, 768, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 2; ++n) {
-        if (n < tokens) {
-            thread float* gate = acc + n * 4;
-            thread float* up = gate + 2;
-            const float scale = rms_scale<16, 256>(input_sums + n * 16, 1e-5f, lane);
-            scale_rows<2>(gate, scale);
-            scale_rows<2>(up, scale);
-            store_gated_rows<2, Silu>(y + n * 768, gate, up, first, end, lane);
-        }
+    share_scales<2, 8, 16, 256>(
+        input_sums, 1e-5f, shared, tokens, simdgroup, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    float result = own_result<8>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    result *= shared[n % 2];
+    float up = simd_shuffle_down(result, ushort(2));
+    if (n < tokens && row < end && lane % 4 < 2) {
+        const uint place = n * 768 + row;
+        y[place] = Silu::apply(result) * Silu::linear(up);
     }
 }
 
@@ -2260,26 +2344,28 @@ kernel void gate_up_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 1024;
-    input_sums += at.y * 64;
-    y += at.y * 3072;
+    threadgroup float shared[4];
+    const uint group = at.y;
+    const uint tokens = min(4u, step->rows - at.x * 4);
+    input += at.x * 1024;
+    input_sums += at.x * 64;
+    y += at.x * 3072;
     float acc[16] = {};
     const uint first = group * 16 + simdgroup * 2;
     const uint end = 768;
     gemv_q8_0<1536, 256, 4, 1, 768, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 4; ++n) {
-        if (n < tokens) {
-            thread float* gate = acc + n * 4;
-            thread float* up = gate + 2;
-            const float scale = rms_scale<16, 256>(input_sums + n * 16, 1e-5f, lane);
-            scale_rows<2>(gate, scale);
-            scale_rows<2>(up, scale);
-            store_gated_rows<2, Silu>(y + n * 768, gate, up, first, end, lane);
-        }
+    share_scales<4, 8, 16, 256>(
+        input_sums, 1e-5f, shared, tokens, simdgroup, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    result *= shared[n % 4];
+    float up = simd_shuffle_down(result, ushort(2));
+    if (n < tokens && row < end && lane % 4 < 2) {
+        const uint place = n * 768 + row;
+        y[place] = Silu::apply(result) * Silu::linear(up);
     }
 }
 
@@ -2304,7 +2390,7 @@ kernel void down_proj(
         weights, input, first, 0, lane, acc);
     const float square =
         add_rows<2>(x, gamma, scaled, acc, 1.0f, first, end, lane);
-    store_partial_sum<8, 16, 16>(
+    store_partial_sum<8, 16, 16, 2>(
         sums, shared, square, group, simdgroup, lane);
 }
 
@@ -2323,28 +2409,30 @@ kernel void down_proj_two(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
-    const uint group = at.x;
-    const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 1536;
-    x += at.y * 512;
-    scaled += at.y * 512;
-    sums += at.y * 32;
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 1536;
+    x += at.x * 512;
+    scaled += at.x * 512;
+    sums += at.x * 32;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 256;
     gemv_q8_0<256, 768, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 2; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            const float square =
-                add_rows<4>(
-                    x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
-            store_partial_sums<8, 1, 2, 2, 8, 16, 16>(
-                sums + n * 16, shared + n * 16, square, group, simdgroup, lane);
-        }
+    float result = own_result<8>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 256 + row;
+        const float value = x[place] + 1.0f * result;
+        x[place] = value;
+        scaled[place] = value * gamma[row];
+        square = value * value;
     }
+    store_partial_sums<8, 1, 2, 4, 2, 8, 16, 16>(
+        sums, shared, square, group, tokens, simdgroup, lane);
 }
 
 // [256, 768] q8_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
@@ -2362,28 +2450,30 @@ kernel void down_proj_few(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
-    const uint group = at.x;
-    const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 3072;
-    x += at.y * 1024;
-    scaled += at.y * 1024;
-    sums += at.y * 64;
+    const uint group = at.y;
+    const uint tokens = min(4u, step->rows - at.x * 4);
+    input += at.x * 3072;
+    x += at.x * 1024;
+    scaled += at.x * 1024;
+    sums += at.x * 64;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 256;
     gemv_q8_0<256, 768, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 4; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            const float square =
-                add_rows<4>(
-                    x + n * 256, gamma, scaled + n * 256, results, 1.0f, first, end, lane);
-            store_partial_sums<8, 1, 2, 2, 8, 16, 16>(
-                sums + n * 16, shared + n * 16, square, group, simdgroup, lane);
-        }
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 256 + row;
+        const float value = x[place] + 1.0f * result;
+        x[place] = value;
+        scaled[place] = value * gamma[row];
+        square = value * value;
     }
+    store_partial_sums<8, 1, 4, 4, 2, 8, 16, 16>(
+        sums, shared, square, group, tokens, simdgroup, lane);
 }
 
 // [2048, 256] q8_0: 2 rows per simdgroup, 4 simdgroups per threadgroup
@@ -2418,24 +2508,27 @@ kernel void lm_head_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 512;
-    input_sums += at.y * 32;
-    y += at.y * 4096;
+    threadgroup float shared[4];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 512;
+    input_sums += at.x * 32;
+    y += at.x * 4096;
     float acc[8] = {};
     const uint first = group * 16 + simdgroup * 4;
     const uint end = 2048;
     gemv_q8_0<2048, 256, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 2; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            scale_rows<4>(
-                results, rms_scale<16, 256>(input_sums + n * 16, 1e-5f, lane));
-            store_rows<4>(y + n * 2048, results, first, end, lane);
-        }
+    share_scales<2, 4, 16, 256>(
+        input_sums, 1e-5f, shared, tokens, simdgroup, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    float result = own_result<8>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    result *= shared[n % 2];
+    if (n < tokens && row < end) {
+        const uint place = n * 2048 + row;
+        y[place] = result;
     }
 }
 
@@ -2451,24 +2544,27 @@ kernel void lm_head_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 1024;
-    input_sums += at.y * 64;
-    y += at.y * 8192;
+    threadgroup float shared[4];
+    const uint group = at.y;
+    const uint tokens = min(4u, step->rows - at.x * 4);
+    input += at.x * 1024;
+    input_sums += at.x * 64;
+    y += at.x * 8192;
     float acc[16] = {};
     const uint first = group * 16 + simdgroup * 4;
     const uint end = 2048;
     gemv_q8_0<2048, 256, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 4; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            scale_rows<4>(
-                results, rms_scale<16, 256>(input_sums + n * 16, 1e-5f, lane));
-            store_rows<4>(y + n * 2048, results, first, end, lane);
-        }
+    share_scales<4, 4, 16, 256>(
+        input_sums, 1e-5f, shared, tokens, simdgroup, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    result *= shared[n % 4];
+    if (n < tokens && row < end) {
+        const uint place = n * 2048 + row;
+        y[place] = result;
     }
 }
 

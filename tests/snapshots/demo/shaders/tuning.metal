@@ -85,7 +85,7 @@ kernel void o_proj_2x4x1(
         weights, input, first, 0, lane, acc);
     const float square =
         add_rows<2>(x, gamma, scaled, acc, 1.0f, first, end, lane);
-    store_partial_sum<4, 32, 32>(
+    store_partial_sum<4, 32, 32, 2>(
         sums, shared, square, group, simdgroup, lane);
 }
 
@@ -110,7 +110,7 @@ kernel void o_proj_4x8x1(
         weights, input, first, 0, lane, acc);
     const float square =
         add_rows<4>(x, gamma, scaled, acc, 1.0f, first, end, lane);
-    store_partial_sum<8, 8, 16>(
+    store_partial_sum<8, 8, 16, 4>(
         sums, shared, square, group, simdgroup, lane);
 }
 
@@ -135,7 +135,7 @@ kernel void o_proj_1x8x1(
         weights, input, first, 0, lane, acc);
     const float square =
         add_rows<1>(x, gamma, scaled, acc, 1.0f, first, end, lane);
-    store_partial_sum<8, 32, 32>(
+    store_partial_sum<8, 32, 32, 1>(
         sums, shared, square, group, simdgroup, lane);
 }
 
@@ -220,7 +220,7 @@ kernel void down_proj_2x4x1(
         weights, input, first, 0, lane, acc);
     const float square =
         add_rows<2>(x, gamma, scaled, acc, 1.0f, first, end, lane);
-    store_partial_sum<4, 32, 32>(
+    store_partial_sum<4, 32, 32, 2>(
         sums, shared, square, group, simdgroup, lane);
 }
 
@@ -245,7 +245,7 @@ kernel void down_proj_4x8x1(
         weights, input, first, 0, lane, acc);
     const float square =
         add_rows<4>(x, gamma, scaled, acc, 1.0f, first, end, lane);
-    store_partial_sum<8, 8, 16>(
+    store_partial_sum<8, 8, 16, 4>(
         sums, shared, square, group, simdgroup, lane);
 }
 
@@ -270,7 +270,7 @@ kernel void down_proj_1x8x1(
         weights, input, first, 0, lane, acc);
     const float square =
         add_rows<1>(x, gamma, scaled, acc, 1.0f, first, end, lane);
-    store_partial_sum<8, 32, 32>(
+    store_partial_sum<8, 32, 32, 1>(
         sums, shared, square, group, simdgroup, lane);
 }
 

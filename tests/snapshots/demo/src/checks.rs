@@ -135,7 +135,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 512, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -156,7 +156,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 512, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -276,7 +276,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -299,7 +299,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -342,7 +342,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(48), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(48), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 1536, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -363,7 +363,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(48), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(48), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 1536, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -406,7 +406,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 768 }],
             norm_eps: None,
@@ -429,7 +429,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(8), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 768 }],
             norm_eps: None,
@@ -472,7 +472,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(128), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(128), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -493,7 +493,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(128), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(128), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }],
             norm_eps: Some(1e-5),

@@ -171,7 +171,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q4_1, rows: 128, cols: 256 }, Matrix { format: Format::Q4_1, rows: 64, cols: 256 }, Matrix { format: Format::Q5_1, rows: 64, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -194,7 +194,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q4_1, rows: 128, cols: 256 }, Matrix { format: Format::Q4_1, rows: 64, cols: 256 }, Matrix { format: Format::Q5_1, rows: 64, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -239,7 +239,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Iq4Nl, rows: 128, cols: 256 }, Matrix { format: Format::Mxfp4, rows: 64, cols: 256 }, Matrix { format: Format::Q3K, rows: 64, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -262,7 +262,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Iq4Nl, rows: 128, cols: 256 }, Matrix { format: Format::Mxfp4, rows: 64, cols: 256 }, Matrix { format: Format::Q3K, rows: 64, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -307,7 +307,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5K, rows: 128, cols: 256 }, Matrix { format: Format::Q2K, rows: 64, cols: 256 }, Matrix { format: Format::Q6K, rows: 64, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -330,7 +330,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5K, rows: 128, cols: 256 }, Matrix { format: Format::Q2K, rows: 64, cols: 256 }, Matrix { format: Format::Q6K, rows: 64, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -417,7 +417,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5_0, rows: 256, cols: 128 }],
             norm_eps: None,
@@ -440,7 +440,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5_0, rows: 256, cols: 128 }],
             norm_eps: None,
@@ -485,7 +485,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 128 }],
             norm_eps: None,
@@ -508,7 +508,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 128 }],
             norm_eps: None,
@@ -553,7 +553,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Iq4Nl, rows: 256, cols: 128 }],
             norm_eps: None,
@@ -576,7 +576,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Iq4Nl, rows: 256, cols: 128 }],
             norm_eps: None,
@@ -620,7 +620,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(32), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }, Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -642,7 +642,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(32), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }, Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -685,7 +685,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(32), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q4_1, rows: 256, cols: 256 }, Matrix { format: Format::Q5_0, rows: 256, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -707,7 +707,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(32), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q4_1, rows: 256, cols: 256 }, Matrix { format: Format::Q5_0, rows: 256, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -750,7 +750,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(32), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 256 }, Matrix { format: Format::Iq4Nl, rows: 256, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -772,7 +772,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(32), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(32), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 256, cols: 256 }, Matrix { format: Format::Iq4Nl, rows: 256, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -816,7 +816,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5K, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -839,7 +839,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5K, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -884,7 +884,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -907,7 +907,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -952,7 +952,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -975,7 +975,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(16), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -1018,7 +1018,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(6), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 88, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -1039,7 +1039,7 @@ static KERNELS: [KernelCheck; 61] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(6), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(6), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Mxfp4, rows: 88, cols: 256 }],
             norm_eps: Some(1e-5),

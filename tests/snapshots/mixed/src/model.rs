@@ -152,14 +152,14 @@ static KERNELS: [KernelSpec; 61] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_two", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_few", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "qkv_proj_iq4_nl_mxfp4_q3_k", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_two_iq4_nl_mxfp4_q3_k", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_few_iq4_nl_mxfp4_q3_k", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_proj_two_iq4_nl_mxfp4_q3_k", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_few_iq4_nl_mxfp4_q3_k", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "qkv_proj_q5_k_q2_k_q6_k", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_two_q5_k_q2_k_q6_k", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_few_q5_k_q2_k_q6_k", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "qkv_proj_two_q5_k_q2_k_q6_k", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_few_q5_k_q2_k_q6_k", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 2176 },
     KernelSpec { name: "o_proj", threads: 128, threadgroup_bytes: 16 },
@@ -172,14 +172,14 @@ static KERNELS: [KernelSpec; 61] = [
     KernelSpec { name: "o_proj_two_iq4_nl", threads: 128, threadgroup_bytes: 64 },
     KernelSpec { name: "o_proj_few_iq4_nl", threads: 128, threadgroup_bytes: 128 },
     KernelSpec { name: "gate_up_proj", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_two", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_few", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "gate_up_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "gate_up_proj_q4_1_q5_0", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_two_q4_1_q5_0", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_few_q4_1_q5_0", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "gate_up_proj_two_q4_1_q5_0", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_few_q4_1_q5_0", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "gate_up_proj_mxfp4_iq4_nl", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_two_mxfp4_iq4_nl", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_few_mxfp4_iq4_nl", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "gate_up_proj_two_mxfp4_iq4_nl", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_few_mxfp4_iq4_nl", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "down_proj", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "down_proj_two", threads: 128, threadgroup_bytes: 64 },
     KernelSpec { name: "down_proj_few", threads: 128, threadgroup_bytes: 128 },
@@ -190,8 +190,8 @@ static KERNELS: [KernelSpec; 61] = [
     KernelSpec { name: "down_proj_two_q3_k", threads: 128, threadgroup_bytes: 64 },
     KernelSpec { name: "down_proj_few_q3_k", threads: 128, threadgroup_bytes: 128 },
     KernelSpec { name: "lm_head", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "lm_head_two", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "lm_head_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "sample_best", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "sample_collect", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
@@ -616,7 +616,7 @@ impl Model {
             rows,
             [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.lm_head, &b.scaled, &b.sums, logits, params],
-            by_rows(rows, [11, 1, 1], [6, rows.div_ceil(2), 1], [6, rows.div_ceil(4), 1]),
+            by_rows(rows, [11, 1, 1], [rows.div_ceil(2), 6, 1], [rows.div_ceil(4), 6, 1]),
         );
     }
 
@@ -632,7 +632,7 @@ impl Model {
             rows,
             [k(QKV_PROJ[i]), k(QKV_PROJ_TWO[i]), k(QKV_PROJ_FEW[i])],
             &[&layer.q_proj, &layer.k_proj, &layer.v_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [32, 1, 1], [16, rows.div_ceil(2), 1], [16, rows.div_ceil(4), 1]),
+            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
@@ -644,7 +644,7 @@ impl Model {
             rows,
             [k(O_PROJ[i]), k(O_PROJ_TWO[i]), k(O_PROJ_FEW[i])],
             &[&layer.o_proj, &b.attn, &b.x, &layer.ffn_norm, &b.scaled, &b.sums, params],
-            by_rows(rows, [32, 1, 1], [16, rows.div_ceil(2), 1], [16, rows.div_ceil(4), 1]),
+            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1]),
         );
         pass.barrier();
         project(
@@ -652,7 +652,7 @@ impl Model {
             rows,
             [k(GATE_UP_PROJ[i]), k(GATE_UP_PROJ_TWO[i]), k(GATE_UP_PROJ_FEW[i])],
             &[&layer.gate_proj, &layer.up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [64, 1, 1], [32, rows.div_ceil(2), 1], [32, rows.div_ceil(4), 1]),
+            by_rows(rows, [64, 1, 1], [rows.div_ceil(2), 32, 1], [rows.div_ceil(4), 32, 1]),
         );
         pass.barrier();
         project(
@@ -660,7 +660,7 @@ impl Model {
             rows,
             [k(DOWN_PROJ[i]), k(DOWN_PROJ_TWO[i]), k(DOWN_PROJ_FEW[i])],
             &[&layer.down_proj, &b.act, &b.x, next_gamma, &b.scaled, &b.sums, params],
-            by_rows(rows, [32, 1, 1], [16, rows.div_ceil(2), 1], [16, rows.div_ceil(4), 1]),
+            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1]),
         );
     }
 

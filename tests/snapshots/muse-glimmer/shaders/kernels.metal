@@ -60,6 +60,8 @@ inline float fma4(float4 a, float4 b, float sum) {
     return fma(a.x, b.x, fma(a.y, b.y, fma(a.z, b.z, fma(a.w, b.w, sum))));
 }
 
+inline float sum4(float4 v) { return (v.x + v.y) + (v.z + v.w); }
+
 // BYTES bytes at `p`, aligned to the smaller of BYTES and 16, into words.
 template <uint BYTES>
 inline void load_words(device const uchar* p, thread uint* words) {
@@ -273,8 +275,18 @@ struct Silu {
 template <uint PARTIALS, uint WIDTH>
 inline float rms_scale(device const float* sums, float eps, uint lane) {
     float sum = 0.0f;
-    for (uint i = lane; i < PARTIALS; i += 32) {
-        sum += sums[i];
+    if (PARTIALS % 4 == 0) {
+        float4 four = float4(0.0f);
+        for (uint i = lane; i < PARTIALS / 4; i += 32) {
+            // By itself, so that it is one load.
+            const float4 next = ((device const float4*)sums)[i];
+            four += next;
+        }
+        sum = sum4(four);
+    } else {
+        for (uint i = lane; i < PARTIALS; i += 32) {
+            sum += sums[i];
+        }
     }
     return precise::rsqrt(simd_sum(sum) / float(WIDTH) + eps);
 }
@@ -309,42 +321,22 @@ inline float store_rows(device float* y, thread const float* acc, uint first, ui
     return square;
 }
 
-// Partial sums of squares, COUNT in all, each of OWNERS times LANES_EACH rows that follow one another; the first threadgroup
-// clears the slots that this kernel does not fill. Of KS simdgroups the first has rows, CHUNKS times LANES_EACH of them, one a
-// lane. Whatever CHUNKS is, a partial sum adds up the same terms in the same order.
-template <uint SIMDGROUPS, uint KS, uint CHUNKS, uint LANES_EACH, uint OWNERS, uint COUNT, uint PARTIALS>
-inline void store_partial_sums(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
-                               uint lane) {
+// The sum of each LANES lanes that follow one another, in all of them: the same terms in the same order wherever those lie.
+template <uint LANES>
+inline float sum_of_lanes(float value) {
     #pragma clang loop unroll(full)
-    for (uint chunk = 0; chunk < CHUNKS; ++chunk) {
-        const float sum = simd_sum(CHUNKS == 1 || lane / LANES_EACH == chunk ? square : 0.0f);
-        if (lane == 0 && simdgroup % KS == 0) {
-            shared[simdgroup / KS * CHUNKS + chunk] = sum;
-        }
+    for (uint step = 1; step < LANES; step *= 2) {
+        value += simd_shuffle_xor(value, ushort(step));
     }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    constexpr uint HERE = SIMDGROUPS / KS * CHUNKS / OWNERS;
-    const uint at = group * HERE + lane;
-    if (simdgroup == 0 && lane < HERE && at < COUNT) {
-        float total = 0.0f;
-        for (uint i = 0; i < OWNERS; ++i) {
-            total += shared[lane * OWNERS + i];
-        }
-        sums[at] = total;
-    }
-    if (group == 0) {
-        for (uint i = COUNT + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
-            sums[i] = 0.0f;
-        }
-    }
+    return value;
 }
 
-// The same of one row: one partial sum per threadgroup. Written apart, since what comes after a product decides how its loads are
-// scheduled: through the function above a Q8_0 product takes 1.1 times as long on an H100.
-template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS>
+// One partial sum of squares for each threadgroup, of GROUPS; the first clears the slots that this kernel does not fill. The first LANES
+// lanes of a simdgroup have squares.
+template <uint SIMDGROUPS, uint GROUPS, uint PARTIALS, uint LANES = 32>
 inline void store_partial_sum(device float* sums, threadgroup float* shared, float square, uint group, uint simdgroup,
                               uint lane) {
-    const float sum = simd_sum(square);
+    const float sum = LANES == 32 ? simd_sum(square) : sum_of_lanes<LANES>(square);
     if (lane == 0) {
         shared[simdgroup] = sum;
     }
@@ -359,6 +351,65 @@ inline void store_partial_sum(device float* sums, threadgroup float* shared, flo
     if (group == 0) {
         for (uint i = GROUPS + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
             sums[i] = 0.0f;
+        }
+    }
+}
+
+// Kernels for several tokens. A simdgroup has COUNT results, up to 32; from here on a lane has one of them, so that what becomes of them
+// is done once.
+
+// This lane's of the results that all lanes have.
+template <uint COUNT>
+inline float own_result(thread const float* acc, uint lane) {
+    float result = 0.0f;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < COUNT; ++i) {
+        result = lane == i ? acc[i] : result;
+    }
+    return result;
+}
+
+// 1 / rms of each token's input, by the simdgroups in turn. They are there after the next barrier; zeros of tokens that are not there.
+template <uint TOKENS, uint SIMDGROUPS, uint PARTIALS, uint WIDTH>
+inline void share_scales(device const float* sums, float eps, threadgroup float* scales, uint tokens, uint simdgroup,
+                         uint lane) {
+    for (uint n = simdgroup; n < TOKENS; n += SIMDGROUPS) {
+        const float scale = n < tokens ? rms_scale<PARTIALS, WIDTH>(sums + n * PARTIALS, eps, lane) : 0.0f;
+        if (lane == 0) {
+            scales[n] = scale;
+        }
+    }
+}
+
+// Partial sums of squares, COUNT in all for each token: those of the kernel for one token, whose simdgroups have LANES rows each and whose
+// threadgroups OWNERS simdgroups with rows of their own. Here a simdgroup has NR rows of each token, and of KS that share rows
+// the first has the results. Whatever NR is, a partial sum adds up the same terms in the same order.
+template <uint SIMDGROUPS, uint KS, uint TOKENS, uint NR, uint LANES, uint OWNERS, uint COUNT, uint PARTIALS>
+inline void store_partial_sums(device float* sums, threadgroup float* shared, float square, uint group, uint tokens,
+                               uint simdgroup, uint lane) {
+    // Sums of LANES squares in a threadgroup, and partial sums, of each token.
+    constexpr uint PIECES = SIMDGROUPS / KS * NR / LANES;
+    constexpr uint HERE = PIECES / OWNERS;
+    const float sum = sum_of_lanes<LANES>(square);
+    if (simdgroup % KS == 0 && lane < TOKENS * NR && lane % LANES == 0) {
+        shared[lane / NR * PIECES + (simdgroup / KS * NR + lane % NR) / LANES] = sum;
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    for (uint i = simdgroup * 32 + lane; i < tokens * HERE; i += SIMDGROUPS * 32) {
+        const uint at = group * HERE + i % HERE;
+        if (at < COUNT) {
+            float total = 0.0f;
+            for (uint k = 0; k < OWNERS; ++k) {
+                total += shared[i / HERE * PIECES + i % HERE * OWNERS + k];
+            }
+            sums[i / HERE * PARTIALS + at] = total;
+        }
+    }
+    if (group == 0) {
+        for (uint n = 0; n < tokens; ++n) {
+            for (uint i = COUNT + simdgroup * 32 + lane; i < PARTIALS; i += SIMDGROUPS * 32) {
+                sums[n * PARTIALS + i] = 0.0f;
+            }
         }
     }
 }
@@ -946,8 +997,48 @@ inline float4 elements4(device const half* elements) { return float4(*(device co
 
 struct Floats {
     typedef float Element;
+    static constexpr constant bool AHEAD = true;
     static inline void wait_for_room() { threadgroup_barrier(mem_flags::mem_threadgroup); }
 };
+
+// What a lane stores of the 32 columns from `k` on: its row of the strips `simdgroup` and `simdgroup` + 4 of the tokens and of the weights,
+// the columns that lie in one word of packed codes, four and the four 16 further on. For WIDE and the others see below.
+template <typename W, typename W2, uint WIDE, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET, typename X>
+inline void load_operands(device const uchar* weights, device const uchar* second, X input, uint tokens, uint base,
+                          uint first_row, uint k, uint simdgroup, uint lane, thread float4* x, thread float4* w) {
+    const uint column = k + lane / 8 * 4;
+    #pragma clang loop unroll(full)
+    for (uint turn = 0; turn < 2; ++turn) {
+        const uint strip = simdgroup + turn * 4;
+        const uint token = strip * 8 + lane % 8;
+        x[2 * turn] = float4(0.0f);
+        x[2 * turn + 1] = float4(0.0f);
+        if (token < tokens) {
+            const auto elements = input.row(token) + column;
+            if (COLS % 32 == 0 || column < COLS) {
+                x[2 * turn] = elements4(elements);
+            }
+            if (COLS % 32 == 0 || column + 16 < COLS) {
+                x[2 * turn + 1] = elements4(elements + 16);
+            }
+        }
+        const bool up = GATED && strip % WIDE >= WIDE / 2;
+        const uint line = GATED ? (strip / WIDE * (WIDE / 2) + strip % (WIDE / 2)) * 8 : strip * 8;
+        const uint row = first_row + line + lane % 8;
+        w[2 * turn] = float4(0.0f);
+        w[2 * turn + 1] = float4(0.0f);
+        if (ROWS % (GATED ? 32 : 64) == 0 || row < ROWS) {
+            if (COLS % 32 == 0 || column < COLS) {
+                w[2 * turn] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column)
+                                 : W::template load4<STACK, COLS>(weights, base + row, column);
+            }
+            if (COLS % 32 == 0 || column + 16 < COLS) {
+                w[2 * turn + 1] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column + 16)
+                                     : W::template load4<STACK, COLS>(weights, base + row, column + 16);
+            }
+        }
+    }
+}
 
 // Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
 // is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
@@ -977,58 +1068,37 @@ inline void product_tile(device const uchar* weights, device const uchar* second
             sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
         }
     }
-    // In a step of 32 columns a lane stores its row of matrix lane / 8 of the strips `simdgroup` and `simdgroup` + 4: the columns
-    // that lie in one word of packed codes, four and the four 16 further on.
+    // Where a lane stores its row of matrix lane / 8 of each of its strips.
     const uint at = (simdgroup * 4 + lane / 8) * 64 + lane % 8 * 8;
     threadgroup Operand* own_tokens = token_tile + at;
     threadgroup Operand* own_weights = weight_tile + at;
     threadgroup const Operand* left = token_tile + down * 256;
     threadgroup const Operand* right = weight_tile + across * (WIDE * 256);
+    float4 x[4];
+    float4 w[4];
+    if (O::AHEAD) {
+        load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
+            weights, second, input, tokens, base, first_row, 0, simdgroup, lane, x, w);
+    }
     uint buffer = 0;
     for (uint k = 0; k < COLS; k += 32) {
-        const uint column = k + lane / 8 * 4;
-        float4 x[2][2];
-        float4 w[2][2];
-        #pragma clang loop unroll(full)
-        for (uint turn = 0; turn < 2; ++turn) {
-            const uint strip = simdgroup + turn * 4;
-            const uint token = strip * 8 + lane % 8;
-            x[turn][0] = float4(0.0f);
-            x[turn][1] = float4(0.0f);
-            if (token < tokens) {
-                const auto elements = input.row(token) + column;
-                if (COLS % 32 == 0 || column < COLS) {
-                    x[turn][0] = elements4(elements);
-                }
-                if (COLS % 32 == 0 || column + 16 < COLS) {
-                    x[turn][1] = elements4(elements + 16);
-                }
-            }
-            const bool up = GATED && strip % WIDE >= WIDE / 2;
-            const uint line = GATED ? (strip / WIDE * (WIDE / 2) + strip % (WIDE / 2)) * 8 : strip * 8;
-            const uint row = first_row + line + lane % 8;
-            w[turn][0] = float4(0.0f);
-            w[turn][1] = float4(0.0f);
-            if (ROWS % (GATED ? 32 : 64) == 0 || row < ROWS) {
-                if (COLS % 32 == 0 || column < COLS) {
-                    w[turn][0] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column)
-                                    : W::template load4<STACK, COLS>(weights, base + row, column);
-                }
-                if (COLS % 32 == 0 || column + 16 < COLS) {
-                    w[turn][1] = up ? W2::template load4<STACK, COLS>(second, base + row + OFFSET, column + 16)
-                                    : W::template load4<STACK, COLS>(weights, base + row, column + 16);
-                }
-            }
+        if (!O::AHEAD) {
+            load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
+                weights, second, input, tokens, base, first_row, k, simdgroup, lane, x, w);
         }
         O::wait_for_room();
         #pragma clang loop unroll(full)
         for (uint turn = 0; turn < 2; ++turn) {
             if (simdgroup + turn * 4 < TOKENS / 8) {
-                store8(own_tokens + buffer + turn * 1024, x[turn][0], x[turn][1]);
+                store8(own_tokens + buffer + turn * 1024, x[2 * turn], x[2 * turn + 1]);
             }
-            store8(own_weights + buffer + turn * 1024, w[turn][0], w[turn][1]);
+            store8(own_weights + buffer + turn * 1024, w[2 * turn], w[2 * turn + 1]);
         }
         threadgroup_barrier(mem_flags::mem_threadgroup);
+        if (O::AHEAD && k + 32 < COLS) {
+            load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
+                weights, second, input, tokens, base, first_row, k + 32, simdgroup, lane, x, w);
+        }
         #pragma clang loop unroll(full)
         for (uint part = 0; part < 4; ++part) {
             simdgroup_matrix<Operand, 8, 8> a[TALL];
@@ -1760,24 +1830,27 @@ kernel void qkv_gate_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 64;
-    input_sums += at.y * 2;
-    y += at.y * 192;
+    threadgroup float shared[4];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 64;
+    input_sums += at.x * 2;
+    y += at.x * 192;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 96;
     gemv_bf16<96, 32, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 2; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            scale_rows<4>(
-                results, rms_scale<1, 32>(input_sums + n * 1, 1e-5f, lane));
-            store_rows<4>(y + n * 96, results, first, end, lane);
-        }
+    share_scales<2, 8, 1, 32>(
+        input_sums, 1e-5f, shared, tokens, simdgroup, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    float result = own_result<8>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    result *= shared[n % 2];
+    if (n < tokens && row < end) {
+        const uint place = n * 96 + row;
+        y[place] = result;
     }
 }
 
@@ -1793,24 +1866,27 @@ kernel void qkv_gate_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 128;
-    input_sums += at.y * 4;
-    y += at.y * 384;
+    threadgroup float shared[4];
+    const uint group = at.y;
+    const uint tokens = min(4u, step->rows - at.x * 4);
+    input += at.x * 128;
+    input_sums += at.x * 4;
+    y += at.x * 384;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 96;
     gemv_bf16<96, 32, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 4; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            scale_rows<4>(
-                results, rms_scale<1, 32>(input_sums + n * 1, 1e-5f, lane));
-            store_rows<4>(y + n * 96, results, first, end, lane);
-        }
+    share_scales<4, 8, 1, 32>(
+        input_sums, 1e-5f, shared, tokens, simdgroup, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    result *= shared[n % 4];
+    if (n < tokens && row < end) {
+        const uint place = n * 96 + row;
+        y[place] = result;
     }
 }
 
@@ -1898,7 +1974,7 @@ kernel void o_proj(
     gemv_bf16<32, 32, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
     const float square = store_rows<2>(y, acc, first, end, lane);
-    store_partial_sum<8, 2, 2>(
+    store_partial_sum<8, 2, 2, 2>(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
@@ -1915,26 +1991,27 @@ kernel void o_proj_two(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
-    const uint group = at.x;
-    const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 64;
-    y += at.y * 64;
-    result_sums += at.y * 4;
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 64;
+    y += at.x * 64;
+    result_sums += at.x * 4;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
     gemv_bf16<32, 32, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 2; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            const float square =
-                store_rows<4>(y + n * 32, results, first, end, lane);
-            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
-                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
-        }
+    float result = own_result<8>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        y[place] = result;
+        square = result * result;
     }
+    store_partial_sums<8, 1, 2, 4, 2, 8, 2, 2>(
+        result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
 // [32, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
@@ -1950,26 +2027,27 @@ kernel void o_proj_few(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
-    const uint group = at.x;
-    const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 128;
-    y += at.y * 128;
-    result_sums += at.y * 8;
+    const uint group = at.y;
+    const uint tokens = min(4u, step->rows - at.x * 4);
+    input += at.x * 128;
+    y += at.x * 128;
+    result_sums += at.x * 8;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
     gemv_bf16<32, 32, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 4; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            const float square =
-                store_rows<4>(y + n * 32, results, first, end, lane);
-            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
-                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
-        }
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        y[place] = result;
+        square = result * result;
     }
+    store_partial_sums<8, 1, 4, 4, 2, 8, 2, 2>(
+        result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
 // norm of a projection, added to the residual stream
@@ -2025,11 +2103,12 @@ kernel void gate_up_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 64;
-    input_sums += at.y * 2;
-    y += at.y * 48;
+    threadgroup float shared[4];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 64;
+    input_sums += at.x * 2;
+    y += at.x * 48;
     float acc[8] = {};
     const uint first = group * 16 + simdgroup * 2;
     const uint end = 24;
@@ -2037,16 +2116,17 @@ kernel void gate_up_proj_two(
         gemv_bf16<48, 32, 4, 1, 24, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 2; ++n) {
-        if (n < tokens) {
-            thread float* gate = acc + n * 4;
-            thread float* up = gate + 2;
-            const float scale = rms_scale<1, 32>(input_sums + n * 1, 1e-5f, lane);
-            scale_rows<2>(gate, scale);
-            scale_rows<2>(up, scale);
-            store_gated_rows<2, Silu>(y + n * 24, gate, up, first, end, lane);
-        }
+    share_scales<2, 8, 1, 32>(
+        input_sums, 1e-5f, shared, tokens, simdgroup, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    float result = own_result<8>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    result *= shared[n % 2];
+    float up = simd_shuffle_down(result, ushort(2));
+    if (n < tokens && row < end && lane % 4 < 2) {
+        const uint place = n * 24 + row;
+        y[place] = Silu::apply(result) * Silu::linear(up);
     }
 }
 
@@ -2062,11 +2142,12 @@ kernel void gate_up_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 128;
-    input_sums += at.y * 4;
-    y += at.y * 96;
+    threadgroup float shared[4];
+    const uint group = at.y;
+    const uint tokens = min(4u, step->rows - at.x * 4);
+    input += at.x * 128;
+    input_sums += at.x * 4;
+    y += at.x * 96;
     float acc[16] = {};
     const uint first = group * 16 + simdgroup * 2;
     const uint end = 24;
@@ -2074,16 +2155,17 @@ kernel void gate_up_proj_few(
         gemv_bf16<48, 32, 4, 1, 24, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 4; ++n) {
-        if (n < tokens) {
-            thread float* gate = acc + n * 4;
-            thread float* up = gate + 2;
-            const float scale = rms_scale<1, 32>(input_sums + n * 1, 1e-5f, lane);
-            scale_rows<2>(gate, scale);
-            scale_rows<2>(up, scale);
-            store_gated_rows<2, Silu>(y + n * 24, gate, up, first, end, lane);
-        }
+    share_scales<4, 8, 1, 32>(
+        input_sums, 1e-5f, shared, tokens, simdgroup, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    result *= shared[n % 4];
+    float up = simd_shuffle_down(result, ushort(2));
+    if (n < tokens && row < end && lane % 4 < 2) {
+        const uint place = n * 24 + row;
+        y[place] = Silu::apply(result) * Silu::linear(up);
     }
 }
 
@@ -2105,7 +2187,7 @@ kernel void down_proj(
     gemv_bf16<32, 24, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
     const float square = store_rows<2>(y, acc, first, end, lane);
-    store_partial_sum<8, 2, 2>(
+    store_partial_sum<8, 2, 2, 2>(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
@@ -2122,26 +2204,27 @@ kernel void down_proj_two(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[32];
-    const uint group = at.x;
-    const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 48;
-    y += at.y * 64;
-    result_sums += at.y * 4;
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 48;
+    y += at.x * 64;
+    result_sums += at.x * 4;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
     gemv_bf16<32, 24, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 2; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            const float square =
-                store_rows<4>(y + n * 32, results, first, end, lane);
-            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
-                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
-        }
+    float result = own_result<8>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        y[place] = result;
+        square = result * result;
     }
+    store_partial_sums<8, 1, 2, 4, 2, 8, 2, 2>(
+        result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
 // [32, 24] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
@@ -2157,26 +2240,27 @@ kernel void down_proj_few(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[64];
-    const uint group = at.x;
-    const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 96;
-    y += at.y * 128;
-    result_sums += at.y * 8;
+    const uint group = at.y;
+    const uint tokens = min(4u, step->rows - at.x * 4);
+    input += at.x * 96;
+    y += at.x * 128;
+    result_sums += at.x * 8;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 32;
     gemv_bf16<32, 24, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 4; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            const float square =
-                store_rows<4>(y + n * 32, results, first, end, lane);
-            store_partial_sums<8, 1, 2, 2, 8, 2, 2>(
-                result_sums + n * 2, shared + n * 16, square, group, simdgroup, lane);
-        }
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        y[place] = result;
+        square = result * result;
     }
+    store_partial_sums<8, 1, 4, 4, 2, 8, 2, 2>(
+        result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
 // 4 query and 2 key/value heads of 8: rotate, append to the cache
@@ -2267,11 +2351,12 @@ kernel void lm_head_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(2u, step->rows - at.y * 2);
-    input += at.y * 64;
-    input_sums += at.y * 2;
-    y += at.y * 176;
+    threadgroup float shared[4];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 64;
+    input_sums += at.x * 2;
+    y += at.x * 176;
     float acc[8] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 88;
@@ -2279,15 +2364,17 @@ kernel void lm_head_two(
         gemv_bf16<88, 32, 4, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 2; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            scale_rows<4>(
-                results, rms_scale<1, 32>(input_sums + n * 1, 1e-5f, lane));
-            softcap_rows<4>(results, 3.0f);
-            store_rows<4>(y + n * 88, results, first, end, lane);
-        }
+    share_scales<2, 8, 1, 32>(
+        input_sums, 1e-5f, shared, tokens, simdgroup, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    float result = own_result<8>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    result *= shared[n % 2];
+    if (n < tokens && row < end) {
+        const uint place = n * 88 + row;
+        softcap_rows<1>(&result, 3.0f);
+        y[place] = result;
     }
 }
 
@@ -2303,11 +2390,12 @@ kernel void lm_head_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    const uint group = at.x;
-    const uint tokens = min(4u, step->rows - at.y * 4);
-    input += at.y * 128;
-    input_sums += at.y * 4;
-    y += at.y * 352;
+    threadgroup float shared[4];
+    const uint group = at.y;
+    const uint tokens = min(4u, step->rows - at.x * 4);
+    input += at.x * 128;
+    input_sums += at.x * 4;
+    y += at.x * 352;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 4;
     const uint end = 88;
@@ -2315,15 +2403,17 @@ kernel void lm_head_few(
         gemv_bf16<88, 32, 4, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < 4; ++n) {
-        if (n < tokens) {
-            thread float* results = acc + n * 4;
-            scale_rows<4>(
-                results, rms_scale<1, 32>(input_sums + n * 1, 1e-5f, lane));
-            softcap_rows<4>(results, 3.0f);
-            store_rows<4>(y + n * 88, results, first, end, lane);
-        }
+    share_scales<4, 8, 1, 32>(
+        input_sums, 1e-5f, shared, tokens, simdgroup, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    result *= shared[n % 4];
+    if (n < tokens && row < end) {
+        const uint place = n * 88 + row;
+        softcap_rows<1>(&result, 3.0f);
+        y[place] = result;
     }
 }
 

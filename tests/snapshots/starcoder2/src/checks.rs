@@ -128,7 +128,7 @@ static KERNELS: [KernelCheck; 28] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: None,
@@ -149,7 +149,7 @@ static KERNELS: [KernelCheck; 28] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(2), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: None,
@@ -232,7 +232,7 @@ static KERNELS: [KernelCheck; 28] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -253,7 +253,7 @@ static KERNELS: [KernelCheck; 28] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 32 }],
             norm_eps: None,
@@ -294,7 +294,7 @@ static KERNELS: [KernelCheck; 28] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 24, cols: 32 }],
             norm_eps: None,
@@ -315,7 +315,7 @@ static KERNELS: [KernelCheck; 28] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 24, cols: 32 }],
             norm_eps: None,
@@ -356,7 +356,7 @@ static KERNELS: [KernelCheck; 28] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(1), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
             norm_eps: None,
@@ -377,7 +377,7 @@ static KERNELS: [KernelCheck; 28] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(1), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 32, cols: 24 }],
             norm_eps: None,
@@ -417,7 +417,7 @@ static KERNELS: [KernelCheck; 28] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(3), Dim::RowTiles(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: None,
@@ -437,7 +437,7 @@ static KERNELS: [KernelCheck; 28] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(3), Dim::RowTiles(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: None,

@@ -460,7 +460,7 @@ impl Model {
             rows,
             [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.token_embd, &b.normed, logits, params],
-            by_rows(rows, [6, 1, 1], [3, rows.div_ceil(2), 1], [3, rows.div_ceil(4), 1]),
+            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
     }
 
@@ -478,7 +478,7 @@ impl Model {
             rows,
             [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_TWO), k(kernel::QKV_PROJ_FEW)],
             &[&layer.qkv_proj, &b.normed, &layer.qkv_proj_bias, &b.qkv, params],
-            by_rows(rows, [4, 1, 1], [2, rows.div_ceil(2), 1], [2, rows.div_ceil(4), 1]),
+            by_rows(rows, [4, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
@@ -490,7 +490,7 @@ impl Model {
             rows,
             [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &layer.o_proj_bias, &b.x, params],
-            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::LAYER_NORM), &[&b.x, &layer.ffn_norm, &layer.ffn_norm_bias, &b.normed], [rows, 1, 1]);
@@ -500,7 +500,7 @@ impl Model {
             rows,
             [k(kernel::UP_PROJ), k(kernel::UP_PROJ_TWO), k(kernel::UP_PROJ_FEW)],
             &[&layer.up_proj, &b.normed, &layer.up_proj_bias, &b.act, params],
-            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         project(
@@ -508,7 +508,7 @@ impl Model {
             rows,
             [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW)],
             &[&layer.down_proj, &b.act, &layer.down_proj_bias, &b.x, params],
-            by_rows(rows, [2, 1, 1], [1, rows.div_ceil(2), 1], [1, rows.div_ceil(4), 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
     }
 
