@@ -185,6 +185,23 @@ fn check_tables(format: Format, sizes: Sizes) {
         let data = [packed, bytes(&x), bytes(&sums), vec![0; expected.len() * 4], step];
         let (found, counters) = run(&compile(&text, kernel), kernel, &data, [gemv.threadgroups(), 1]);
         assert_close(&found, &expected);
+        if *name == "lm_head" {
+            // Two rows of a step have a threadgroup each, and the bits of one row.
+            let two = planned(&plan, "lm_head_two");
+            let params = StepParams { rows: 2, ..StepParams::default() };
+            let step: Vec<u8> = params.words().iter().flat_map(|word| word.to_le_bytes()).collect();
+            let other: Vec<f32> = x.iter().rev().copied().collect();
+            let rows = |first: &[u8], second: &[u8]| [first, second].concat();
+            let data = [
+                data[0].clone(),
+                rows(&bytes(&other), &data[1]),
+                rows(&data[2], &data[2]),
+                vec![0; 2 * expected.len() * 4],
+                step.repeat(2),
+            ];
+            let (both, _) = run(&compile(&text, two), two, &data, [gemv.threadgroups(), 2]);
+            assert_eq!(bytes(&both[expected.len()..]), bytes(&found), "{format}: the second row");
+        }
         assert_eq!(counters.bindings[0].unique_bytes_read, cost.bindings[0].read, "{format} {name}: weights");
         assert_eq!(counters.bindings[1].bytes_read, cost.bindings[1].requested, "{format} {name}: input");
     }
