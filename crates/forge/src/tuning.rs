@@ -131,7 +131,7 @@ mod tests {
             ("Q8_0", "Q9_0", "geometries[0].format: unknown"),
             ("512", "-1", "geometries[0].rows: not a whole number above 0"),
             ("\"cols\"", "\"columns\"", "geometries[0].cols: not a whole number above 0"),
-            ("\"simdgroups\": 8", "\"simdgroups\": 5", "geometries[0].geometry.simdgroups: 5 is not 1, 2, 4 or 8"),
+            ("\"simdgroups\": 8", "\"simdgroups\": 5", "geometries[0].geometry.simdgroups: 5 is not 1, 2, 4, 8 or 16"),
             ("\"split\": 1", "\"split\": 8", "geometries[0].geometry.split: 8 is not small enough"),
             ("\"split\": 1", "\"split\": 1.5", "geometries[0].geometry.split: not a whole number above 0"),
             (entry, &format!("{entry}, {entry}"), "geometries[1]: Q8_0 [512, 256] for the second time"),

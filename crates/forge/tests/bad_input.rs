@@ -353,7 +353,7 @@ fn tuning_files() {
             &[entry("BF16", 64, 65, [2, 4, 1])],
             "geometries[0]: this model has no matrix-vector product of BF16 [64, 65]",
         ),
-        (1, &[entry("BF16", 64, 64, [2, 3, 1])], "geometries[0].geometry.simdgroups: 3 is not 1, 2, 4 or 8"),
+        (1, &[entry("BF16", 64, 64, [2, 3, 1])], "geometries[0].geometry.simdgroups: 3 is not 1, 2, 4, 8 or 16"),
         (1, &[entry("BF16", 320, 64, [1, 4, 1])], "geometries[0].geometry.rows_per_simdgroup: 1 is odd"),
         (1, &[good.clone(), good.clone()], "geometries[1]: BF16 [64, 64] for the second time"),
     ] {
