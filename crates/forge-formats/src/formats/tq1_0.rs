@@ -42,9 +42,8 @@ fn decode(block: &[u8; 54], out: &mut [f32; 256]) {
 fn take_apart(row: &[u8], parts: &mut RowParts) {
     for block in row.chunks_exact(54) {
         for lane in 0..32 {
-            let number = |own: Range<usize>| {
-                own.rev().fold(0, |number, e| 3 * number + u32::from(code(block, 8 * lane + e)))
-            };
+            let number =
+                |own: Range<usize>| own.rev().fold(0, |number, e| 3 * number + u32::from(code(block, 8 * lane + e)));
             parts.entries[0].push(number(3..8));
             parts.entries[1].push(number(0..3));
         }
