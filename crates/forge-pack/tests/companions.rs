@@ -43,45 +43,45 @@ const E8M0: &[&[u8]] = &[&[0xFF]];
 #[rustfmt::skip]
 const COMPANIONS: &[Companion] = &[
     // FP8: scales of blocks, of the tensor, of channels.
-    Companion::needed("toolchain-fp8", "hf", ATTENTION, ".weight_scale_inv", SINGLES),
-    Companion::needed("toolchain-fp8", "hf", "model.layers.0.self_attn.v_proj", ".weight_scale", SINGLES),
-    Companion::needed("toolchain-fp8", "hf", "model.layers.0.self_attn.o_proj", ".weight_scale", BFLOATS),
+    Companion::of("toolchain-fp8", "hf", ATTENTION, ".weight_scale_inv", SINGLES),
+    Companion::of("toolchain-fp8", "hf", "model.layers.0.self_attn.v_proj", ".weight_scale", SINGLES),
+    Companion::of("toolchain-fp8", "hf", "model.layers.0.self_attn.o_proj", ".weight_scale", BFLOATS),
     // compressed-tensors: integers, E2M1 codes of both kinds, channels of E4M3.
-    Companion::needed("toolchain-compressed", "hf", ATTENTION, ".weight_scale", BFLOATS),
-    Companion::needed("toolchain-compressed", "hf", ATTENTION, ".weight_shape", &[]),
-    Companion::optional("toolchain-compressed", "hf", "model.layers.0.self_attn.k_proj", ".weight_zero_point", &[]),
-    Companion::needed("fp4-groups", "hf", "model.layers.0.mlp.down_proj", ".weight_scale", E4M3),
-    Companion::needed("fp4-groups", "hf", "model.layers.0.mlp.down_proj", ".weight_global_scale", DIVISORS),
-    Companion::needed("fp4-groups", "hf", "model.layers.0.mlp.gate_proj", ".weight_scale", E8M0),
-    Companion::needed("fp4-groups", "hf", "model.layers.0.mlp.up_proj", ".weight_scale", BFLOATS),
-    Companion::needed("nvfp4", "hf-compressed", ATTENTION, ".weight_scale", E4M3),
+    Companion::of("toolchain-compressed", "hf", ATTENTION, ".weight_scale", BFLOATS),
+    Companion::of("toolchain-compressed", "hf", ATTENTION, ".weight_shape", &[]),
+    Companion::of("toolchain-compressed", "hf", "model.layers.0.self_attn.k_proj", ".weight_zero_point", &[]).optional(),
+    Companion::of("fp4-groups", "hf", "model.layers.0.mlp.down_proj", ".weight_scale", E4M3),
+    Companion::of("fp4-groups", "hf", "model.layers.0.mlp.down_proj", ".weight_global_scale", DIVISORS),
+    Companion::of("fp4-groups", "hf", "model.layers.0.mlp.gate_proj", ".weight_scale", E8M0),
+    Companion::of("fp4-groups", "hf", "model.layers.0.mlp.up_proj", ".weight_scale", BFLOATS),
+    Companion::of("nvfp4", "hf-compressed", ATTENTION, ".weight_scale", E4M3),
     // ModelOpt, single matrices and experts.
-    Companion::needed("nvfp4", "hf", ATTENTION, ".weight_scale", E4M3),
-    Companion::needed("nvfp4", "hf", ATTENTION, ".weight_scale_2", SINGLES),
-    Companion::needed("nvfp4-moe", "hf", "model.layers.0.mlp.experts.1.down_proj", ".weight_scale", E4M3),
-    Companion::needed("nvfp4-moe", "hf", "model.layers.0.mlp.experts.1.down_proj", ".weight_scale_2", SINGLES),
+    Companion::of("nvfp4", "hf", ATTENTION, ".weight_scale", E4M3),
+    Companion::of("nvfp4", "hf", ATTENTION, ".weight_scale_2", SINGLES),
+    Companion::of("nvfp4-moe", "hf", "model.layers.0.mlp.experts.1.down_proj", ".weight_scale", E4M3),
+    Companion::of("nvfp4-moe", "hf", "model.layers.0.mlp.experts.1.down_proj", ".weight_scale_2", SINGLES),
     // gpt-oss: blocks.
-    Companion::needed("gpt-oss", "hf", "model.layers.0.mlp.experts.down_proj", "_scales", E8M0),
-    Companion::needed("gpt-oss", "hf", "model.layers.0.mlp.experts.gate_up_proj", "_scales", E8M0),
+    Companion::of("gpt-oss", "hf", "model.layers.0.mlp.experts.down_proj", "_scales", E8M0),
+    Companion::of("gpt-oss", "hf", "model.layers.0.mlp.experts.gate_up_proj", "_scales", E8M0),
     // GPTQ in its versions, and AWQ.
-    Companion::needed("toolchain-gptq", "hf", ATTENTION, ".scales", HALVES),
-    Companion::needed("toolchain-gptq", "hf", ATTENTION, ".qzeros", &[]),
-    Companion::optional("toolchain-gptq", "hf", ATTENTION, ".g_idx", &[]),
-    Companion::needed("toolchain-gptq-v2", "hf", ATTENTION, ".scales", BFLOATS),
-    Companion::needed("toolchain-gptq-3", "hf", ATTENTION, ".qzeros", &[]),
-    Companion::needed("toolchain-awq", "hf", ATTENTION, ".scales", HALVES),
-    Companion::needed("toolchain-awq", "hf", ATTENTION, ".qzeros", &[]),
+    Companion::of("toolchain-gptq", "hf", ATTENTION, ".scales", HALVES),
+    Companion::of("toolchain-gptq", "hf", ATTENTION, ".qzeros", &[]),
+    Companion::of("toolchain-gptq", "hf", ATTENTION, ".g_idx", &[]).optional(),
+    Companion::of("toolchain-gptq-v2", "hf", ATTENTION, ".scales", BFLOATS),
+    Companion::of("toolchain-gptq-3", "hf", ATTENTION, ".qzeros", &[]),
+    Companion::of("toolchain-awq", "hf", ATTENTION, ".scales", HALVES),
+    Companion::of("toolchain-awq", "hf", ATTENTION, ".qzeros", &[]),
     // MLX: affine, and the floating modes with and without a second scale.
-    Companion::needed("fp4-mixed", "hf", "model.layers.0.mlp.gate_proj", ".scales", BFLOATS),
-    Companion::needed("fp4-mixed", "hf", "model.layers.0.mlp.gate_proj", ".biases", BFLOATS),
-    Companion::needed("gpt-oss", "mlx", "model.layers.0.mlp.experts.down_proj", ".scales", E8M0),
-    Companion::needed("nvfp4", "mlx", ATTENTION, ".scales", E4M3),
-    Companion::optional("nvfp4", "mlx", "model.layers.0.mlp.down_proj", ".global_scale", SINGLES),
-    Companion::optional("nvfp4-moe", "mlx", "model.layers.0.mlp.switch_mlp.down_proj", ".global_scale", SINGLES),
+    Companion::of("fp4-mixed", "hf", "model.layers.0.mlp.gate_proj", ".scales", BFLOATS),
+    Companion::of("fp4-mixed", "hf", "model.layers.0.mlp.gate_proj", ".biases", BFLOATS),
+    Companion::of("gpt-oss", "mlx", "model.layers.0.mlp.experts.down_proj", ".scales", E8M0),
+    Companion::of("nvfp4", "mlx", ATTENTION, ".scales", E4M3),
+    Companion::of("nvfp4", "mlx", "model.layers.0.mlp.down_proj", ".global_scale", SINGLES).optional(),
+    Companion::of("nvfp4-moe", "mlx", "model.layers.0.mlp.switch_mlp.down_proj", ".global_scale", SINGLES).optional(),
 ];
 
 impl Companion {
-    const fn needed(
+    const fn of(
         case: &'static str,
         form: &'static str,
         module: &'static str,
@@ -91,14 +91,9 @@ impl Companion {
         Self { case, form, module, name, optional: false, not_finite }
     }
 
-    const fn optional(
-        case: &'static str,
-        form: &'static str,
-        module: &'static str,
-        name: &'static str,
-        not_finite: &'static [&'static [u8]],
-    ) -> Self {
-        Self { case, form, module, name, optional: true, not_finite }
+    /// Of which a checkpoint may have none.
+    const fn optional(self) -> Self {
+        Self { optional: true, ..self }
     }
 
     fn tensor(&self) -> String {

@@ -1568,7 +1568,7 @@ inline float from_ordered_bits(uint key) {
 
 // Whether the row has a penalty on how often it chose a token before.
 inline bool counts_tokens(constant StepParams& row) {
-    return row.presence_penalty != 0.0f || row.frequency_penalty != 0.0f;
+    return (row.presence_penalty != 0.0f) | (row.frequency_penalty != 0.0f);
 }
 
 // The logit after bias and penalties; `seen` has a bit per token. A row that wants none of them reads none of the buffers.
@@ -1596,8 +1596,7 @@ inline bool may_be_chosen(float logit, uint id, device const uint* allowed, cons
 
 // Whether anything but logits says what a row chooses; none of the loads waits for another.
 inline bool asks(constant StepParams& row) {
-    const bool counts = (row.presence_penalty != 0.0f) | (row.frequency_penalty != 0.0f);
-    return (row.biased != 0) | (row.masked != 0) | (row.repeat_penalty != 1.0f) | counts;
+    return (row.biased != 0) | (row.masked != 0) | (row.repeat_penalty != 1.0f) | counts_tokens(row);
 }
 
 // Highest key of this thread's part of a threadgroup's share, and its id. Logits are loaded four at a time, before it is known
