@@ -119,7 +119,8 @@ def check_case(case, out, sanitizer):
 
 
 def fill(folder, size):
-    """The weights file: its header, then random numbers whose every format is finite."""
+    """The weights file: its header, then random numbers whose every format is finite. Floats are near 1, as norms are; of matrices
+    around 0, so that a router chooses other experts for each token; what a state decays by is negative."""
     path = os.path.join(folder, "weights.safetensors")
     with open(os.path.join(folder, "header.bin"), "rb") as file:
         header = file.read()
@@ -134,8 +135,14 @@ def fill(folder, size):
         for name, tensor in json.loads(header[8:]).items():
             if name != "__metadata__" and tensor["dtype"] == "F32":
                 begin, end = tensor["data_offsets"]
+                count = (end - begin) // 4
+                numbers = np.resize(ones, count)
+                if "decay" in name:
+                    numbers = -numbers
+                elif len(tensor["shape"]) > 1:
+                    numbers = np.random.default_rng(begin).normal(0, 0.05, count).astype(np.float32)
                 file.seek(len(header) + begin)
-                file.write(np.resize(ones, (end - begin) // 4).tobytes())
+                file.write(numbers.tobytes())
     return path
 
 

@@ -1,4 +1,5 @@
-"""Writes GGUF files with the headers that published models have, and no data: sparse files that `forge inspect --plan` reads.
+"""Writes checkpoints with the headers that published models have, and no data: sparse files that `forge inspect --plan` and
+`cargo xtask gpu --hollow` read.
 
 usage: published_sizes.py OUT [--forge PROGRAM] [--only NAME]
 
@@ -7,6 +8,7 @@ its file, its parameters, and the weights that a token is multiplied with, each 
 """
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -28,6 +30,9 @@ PUBLISHED = {
     "Gemma-4-26B-A4B": {"parameters": 25.2e9, "active": 3.8e9},
     "Qwen3-Coder-Next": {"parameters": 80e9},
     # bartowski's Q8_0 files; DeepSeek's and Z.ai's model cards, of which the latter rounds what is active to 3e9.
+    # Qwen's own Q4_K_M file and model card.
+    "Qwen3-30B-A3B": {"bytes": 18.56e9, "parameters": 30.5e9, "active": 3.3e9},
+    "Qwen3.5-9B": {"parameters": 9e9},
     "deepseek-v3": {"bytes": 713.29e9, "parameters": 671e9, "active": 37e9, "cache": 61 * 576 * 2},
     "glm-4.7-flash": {"bytes": 31.84e9, "parameters": 30e9, "cache": 47 * 576 * 2},
 }
@@ -121,6 +126,45 @@ def qwen_delta(architecture, layers, hidden, vocab, heads, kv_heads, value_heads
     return architecture, keys, tensors
 
 
+def more_bits(layer, layers):
+    """llama.cpp's rule for layers of which Q4_K_M keeps values and down projections in Q6_K"""
+    return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
+
+
+def q4_k_m(tensors, layers):
+    """Q8_0 matrices in the formats that Q4_K_M mixes"""
+    def kind(name):
+        part = name.split(".")
+        if name == "output.weight":
+            return T.Q6_K
+        more = part[0] == "blk" and part[2] in ("attn_v", "ffn_down", "ffn_down_exps") and more_bits(int(part[1]), layers)
+        return T.Q6_K if more else T.Q4_K
+    return [(name, shape, kind(name) if stored == T.Q8_0 else stored) for name, shape, stored in tensors]
+
+
+def qwen3_mixture(layers, hidden, heads, kv_heads, count, chosen, width, vocab):
+    """Qwen3-MoE in Q4_K_M"""
+    head_dim = 128
+    keys = {
+        "block_count": layers, "context_length": 40960, "embedding_length": hidden, "feed_forward_length": 3 * hidden,
+        "attention.head_count": heads, "attention.head_count_kv": kv_heads, "attention.key_length": head_dim,
+        "attention.value_length": head_dim, "attention.layer_norm_rms_epsilon": 1e-6, "rope.freq_base": 1e6,
+        "expert_count": count, "expert_used_count": chosen, "expert_feed_forward_length": width,
+    }
+    tensors = matrices("", {"token_embd": (vocab, hidden), "output": (vocab, hidden)}) + vectors("", {"output_norm.weight": hidden})
+    for layer in range(layers):
+        block = f"blk.{layer}."
+        tensors += vectors(block, {"attn_norm.weight": hidden, "ffn_norm.weight": hidden, "attn_q_norm.weight": head_dim, "attn_k_norm.weight": head_dim})
+        tensors += matrices(block, {"attn_q": (heads * head_dim, hidden), "attn_k": (kv_heads * head_dim, hidden), "attn_v": (kv_heads * head_dim, hidden), "attn_output": (hidden, heads * head_dim)})
+        tensors += experts(block, count, hidden, width, 0)
+    return "qwen3moe", keys, q4_k_m(tensors, layers)
+
+
+def qwen_delta_q4_k_m(layers, *sizes, **options):
+    architecture, keys, tensors = qwen_delta("qwen35", layers, *sizes, **options)
+    return architecture, keys, q4_k_m(tensors, layers)
+
+
 def gemma4_mixture():
     """Gemma 4 26B-A4B: every sixth layer sees all, with keys for values; a dense feed-forward beside 128 experts."""
     layers, hidden, vocab, heads, kv_heads, ffn, count, width = 30, 2816, 262144, 16, 8, 2112, 128, 704
@@ -202,9 +246,14 @@ MODELS = {
     "Qwen3.8-27B": lambda: qwen_delta("qwen35", 64, 5120, 248320, 24, 4, 48, ffn=17408),
     "Gemma-4-26B-A4B": gemma4_mixture,
     "Qwen3-Coder-Next": lambda: qwen_delta("qwen3next", 48, 2048, 151936, 16, 2, 32, mixture=(512, 10, 512)),
+    "Qwen3-30B-A3B": lambda: qwen3_mixture(48, 2048, 32, 4, 128, 8, 768, 151936),
+    "Qwen3.5-9B": lambda: qwen_delta_q4_k_m(32, 4096, 248320, 16, 4, 32, ffn=12288),
     "deepseek-v3": lambda: latents(61, 3, 7168, 128, 128, 128, 18432, 2048, 256, 8, 129280, 1536, (8, 4), 2.5, 10000.0, True),
     "glm-4.7-flash": lambda: latents(47, 1, 2048, 20, 192, 256, 10240, 1536, 64, 4, 154880, 768, None, 1.8, 1000000.0, False),
 }
+
+
+MLX = "llama-8b-affine4"
 
 
 def write(name, out):
@@ -237,6 +286,46 @@ def write(name, out):
     with open(out, "r+b") as file:
         file.truncate(header + size)
     return header + size
+
+
+def write_mlx_llama(out):
+    """Llama 3 8B as mlx_lm quantises it to 4 bits in groups of 64: a folder, its data a hole. Returns the bytes of its weights."""
+    hidden, layers, heads, kv_heads, ffn, vocab = 4096, 32, 32, 8, 14336, 128256
+    shapes = {"model.embed_tokens": (vocab, hidden), "lm_head": (vocab, hidden)}
+    norms = ["model.norm"]
+    for layer in range(layers):
+        block = f"model.layers.{layer}."
+        kv = kv_heads * hidden // heads
+        shapes |= {f"{block}self_attn.{name}_proj": (rows, hidden) for name, rows in (("q", hidden), ("k", kv), ("v", kv), ("o", hidden))}
+        shapes |= {f"{block}mlp.gate_proj": (ffn, hidden), f"{block}mlp.up_proj": (ffn, hidden), f"{block}mlp.down_proj": (hidden, ffn)}
+        norms += [f"{block}input_layernorm", f"{block}post_attention_layernorm"]
+    tensors = [(f"{name}.weight", "F16", [hidden], 2) for name in norms]
+    for name, (rows, cols) in shapes.items():
+        tensors += [(f"{name}.weight", "U32", [rows, cols // 8], 4)]
+        tensors += [(f"{name}.{part}", "F16", [rows, cols // 64], 2) for part in ("scales", "biases")]
+    header, at = {}, 0
+    for name, dtype, shape, size in tensors:
+        end = at + int(np.prod(shape, dtype=np.int64)) * size
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / "model.safetensors", "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + at)
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "num_key_value_heads": kv_heads, "intermediate_size": ffn, "vocab_size": vocab,
+        "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "max_position_embeddings": 8192, "tie_word_embeddings": False,
+        "hidden_act": "silu", "torch_dtype": "float16", "quantization": {"group_size": 64, "bits": 4},
+    }
+    (out / "config.json").write_text(json.dumps(config, indent=2))
+    tokenizer = Path(__file__).resolve().parents[1] / "fixtures/models/llama/hf"
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (tokenizer / name).exists():
+            (out / name).write_bytes((tokenizer / name).read_bytes())
+    return at
 
 
 def number(text):
@@ -279,6 +368,8 @@ def main():
             path = arguments.out / f"{name}.gguf"
             size = write(name, path)
             right &= check(name, path, size, arguments.forge) if arguments.forge else True
+    if arguments.only in (None, MLX):
+        write_mlx_llama(arguments.out / MLX)
     sys.exit(0 if right else "not what is published")
 
 

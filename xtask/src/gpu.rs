@@ -31,6 +31,9 @@ pub struct Options {
     /// Only the model of true size of this name (repeatable); `none` for none
     #[arg(long, value_name = "NAME")]
     size: Vec<String>,
+    /// A checkpoint whose weights are a hole in its file, to be filled there (repeatable)
+    #[arg(long, value_name = "PATH")]
+    hollow: Vec<PathBuf>,
 }
 
 /// Layers of the models of true size.
@@ -104,8 +107,15 @@ pub fn main(options: &Options) -> Result<()> {
     for (name, size, slots) in SIZES {
         if options.size.is_empty() || options.size.iter().any(|chosen| chosen == name) {
             println!("{name}");
-            sizes.push(true_size(name, &size, slots, &folder.join(name))?);
+            let checkpoint = scratch.path().join("hollow.gguf");
+            gguf::write_hollow(&checkpoint, &size, LAYERS)?;
+            sizes.push(true_size(name, &checkpoint, slots, &folder.join(name))?);
         }
+    }
+    for path in &options.hollow {
+        let name = path.file_stem().and_then(|name| name.to_str()).context("a path without a name")?;
+        println!("{name}");
+        sizes.push(true_size(name, path, 1, &folder.join(name))?);
     }
     put_tests(&folder)?;
     copy(&root.join("tests/gpu/run.py"), &folder.join("run.py"))?;
@@ -139,11 +149,8 @@ fn put_tests(folder: &Path) -> Result<()> {
 }
 
 /// The program of a model of true size, and the header of its weights file.
-fn true_size(name: &str, sizes: &Sizes, slots: usize, folder: &Path) -> Result<Value> {
-    let scratch = tempfile::tempdir()?;
-    let checkpoint = scratch.path().join("hollow.gguf");
-    gguf::write_hollow(&checkpoint, sizes, LAYERS)?;
-    let loaded = forge_frontend::load(&checkpoint)?;
+fn true_size(name: &str, checkpoint: &Path, slots: usize, folder: &Path) -> Result<Value> {
+    let loaded = forge_frontend::load(checkpoint)?;
     let context = (slots > 1).then_some(SERVED_CONTEXT);
     let plan = plan(&loaded.graph, &PlanOptions { slots, context, ..PlanOptions::default() })?;
     let options = RenderOptions {
@@ -165,5 +172,5 @@ fn true_size(name: &str, sizes: &Sizes, slots: usize, folder: &Path) -> Result<V
     put_program(&place, folder)?;
     let header = Header::new(&plan.weights);
     fs::write(folder.join("header.bin"), &header.bytes)?;
-    Ok(json!({ "name": name, "bytes": header.file_bytes, "slots": slots, "vocab": sizes.vocab }))
+    Ok(json!({ "name": name, "bytes": header.file_bytes, "slots": slots, "vocab": plan.config.vocab_size }))
 }

@@ -11,7 +11,6 @@ use forge_frontend::graph::{Block, FileRange, Graph, Source as WeightSource, Sta
 use forge_pack::{Header, PackError, Packed, Packing, Source};
 use forge_plan::pack::{PackPart, PackPlan, PackedTensor};
 use safetensors::{Dtype, SafeTensors};
-use sha2::{Digest, Sha256};
 
 /// One file in memory.
 struct Bytes(Vec<u8>);
@@ -129,8 +128,8 @@ fn the_file_is_safetensors_with_aligned_tensors_in_device_layout() {
     assert_eq!(file.len() % 16384, 0);
     assert!(header.offsets.iter().all(|offset| offset % 256 == 0));
     assert_eq!(header.digest(), packed.header_sha256);
-    let digest: String = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(digest, packed.sha256);
+    let digest = blake3::hash(&file).to_hex().to_string();
+    assert_eq!(digest, packed.blake3);
     assert!(seen.is_sorted());
     assert_eq!(seen.last(), Some(&packed.bytes));
 

@@ -24,8 +24,8 @@ use crate::{Error, interrupt, progress, quantize, sources, units};
 
 /// Name of the packed weights in a project.
 const WEIGHTS: &str = "weights.safetensors";
-/// Name of the file with the digest of the whole of [`WEIGHTS`], as `sha256sum` writes it.
-const DIGEST: &str = "weights.safetensors.sha256";
+/// Name of the file with the digest of the whole of [`WEIGHTS`], as `b3sum` writes it.
+const DIGEST: &str = "weights.safetensors.b3";
 /// Name of the report on what quantising cost, where there was any.
 const QUANTIZATION: &str = "quantization.txt";
 /// Bytes of each sample that identifies a source tensor.
@@ -133,7 +133,7 @@ fn write(
             let packed = pack(args, &staging.path().join(WEIGHTS), checkpoint, &checkpoint.graph, plan, header)?;
             let to = args.quantize.as_ref().map(Quantize::name);
             let report = to.map(|to| quantize::report(&checkpoint.graph, &to, &packed.deviations, &quantized.kept));
-            (format!("{}  {WEIGHTS}\n", packed.sha256), report)
+            (format!("{}  {WEIGHTS}\n", packed.blake3), report)
         }
     };
     if let (Some(path), Some(source), Some(report)) = (&args.measure, &quantized.source, &mut report) {

@@ -25,7 +25,7 @@ pub(super) fn run<M: LanguageModel + 'static>(program: Program<M>, asked: &Optio
     let weights = Weights::open(&options.weights, program.info)?;
     let (digest, compared) = verify(&options.weights, |_| {})?;
     let verdict = if compared { "matches its record" } else { "no record to compare with" };
-    terminal::print(&format!("{}: length and header match; sha256 {digest}, {verdict}\n", options.weights))?;
+    terminal::print(&format!("{}: length and header match; blake3 {digest}, {verdict}\n", options.weights))?;
     if program.checks.kernels.is_empty() {
         return Ok(());
     }

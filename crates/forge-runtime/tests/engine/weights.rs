@@ -99,9 +99,9 @@ fn verify_reads_all_of_it() {
     let folder = Folder::new();
     let bytes = file(HEADER, 3_000_000);
     let path = folder.write("w", &bytes);
-    let digest = hex(&Sha256::digest(&bytes));
+    let digest = blake3::hash(&bytes).to_hex().to_string();
     assert_eq!(verify(&path.clone().into(), |_| {}).expect("reads"), (digest.clone(), false));
-    folder.write("w.sha256", format!("{digest}  w\n").as_bytes());
+    folder.write("w.b3", format!("{digest}  w\n").as_bytes());
     let mut seen = 0;
     assert_eq!(verify(&path.clone().into(), |bytes| seen = bytes).expect("matches"), (digest.clone(), true));
     assert_eq!(seen, bytes.len() as u64);
@@ -114,7 +114,7 @@ fn verify_reads_all_of_it() {
 #[test]
 fn weights_in_the_program_are_read_where_they_are() {
     let bytes: &'static [u8] = file(HEADER, 34).leak();
-    let digest = hex(&Sha256::digest(bytes));
+    let digest = blake3::hash(bytes).to_hex().to_string();
     let place = |record: &str| Place::Program(Embedded { bytes, record: record.to_owned().leak() });
     let weights = Weights::open(&place(""), &info(bytes)).expect("opens");
     assert_eq!(weights.map().as_ptr(), bytes.as_ptr());
