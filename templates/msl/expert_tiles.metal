@@ -7,6 +7,17 @@ struct PairRows {
     device const float* input;
     device const uint* pairs;
     inline device const float* row(uint pair) const { return input + ulong(pairs[pair] / PER) * COLS; }
+    inline float scale(uint) const { return 1.0f; }
+};
+
+// A row each; with SCALED times a power of two, by which products are divided.
+template <uint COLS, bool SCALED>
+struct OwnRows {
+    device const float* input;
+    device const float* scales;
+    device const uint* pairs;
+    inline device const float* row(uint pair) const { return input + ulong(pairs[pair]) * COLS; }
+    inline float scale(uint pair) const { return SCALED ? scales[pairs[pair]] : 1.0f; }
 };
 
 // activation(gate x) * up x, WIDTH elements a pair; biases of gates, those of ups SPLIT further on.
@@ -24,12 +35,16 @@ struct GatedPairs {
     }
 };
 
-template <uint WIDTH, bool BIASED>
+template <uint WIDTH, bool BIASED, bool SCALED>
 struct StorePairs {
     device float* y;
+    device const float* scales;
     device const uint* pairs;
     device const float* biases;
     inline void put(uint pair, uint row, float product, float) const {
+        if (SCALED) {
+            product *= inverse(scales[pairs[pair]]);
+        }
         y[ulong(pairs[pair]) * WIDTH + row] = BIASED ? product + biases[row] : product;
     }
 };
@@ -51,15 +66,15 @@ inline void experts_gate_up_tile(device const uchar* gate, device const uchar* u
 }
 
 // y[pair] = the expert's result, HIDDEN elements a pair.
-template <typename W, typename O, uint TOKENS, uint EXPERTS, uint WIDTH, uint HIDDEN, uint BIASED>
+template <typename W, typename O, uint TOKENS, uint EXPERTS, uint WIDTH, uint HIDDEN, uint BIASED, uint SCALED>
 inline void experts_down_tile(device const uchar* stack, device const float* biases, device const float* input,
-                              device const uint* pairs, device const uint* tiles, device float* y,
+                              device const float* scales, device const uint* pairs, device const uint* tiles, device float* y,
                               threadgroup float* shared, uint2 group, uint simdgroup, uint lane) {
     device const uint* tile = tiles + 3 * group.y;
     device const uint* own = pairs + tile[1];
     const uint base = tile[0] * HIDDEN;
-    const PairRows<WIDTH, 1> rows = {input, own};
-    const StorePairs<HIDDEN, BIASED != 0> results = {y, own, biases + base};
+    const OwnRows<WIDTH, SCALED != 0> rows = {input, scales, own};
+    const StorePairs<HIDDEN, BIASED != 0, SCALED != 0> results = {y, scales, own, biases + base};
     product_tile<W, W, O, TOKENS, EXPERTS * HIDDEN, HIDDEN, WIDTH, false, 0, true>(stack, stack, rows, results, tile[2],
                                                                                   base, group.x * 64, shared, simdgroup,
                                                                                   lane);

@@ -5,7 +5,32 @@ template <uint STRIDE>
 struct TokenRows {
     device const float* input;
     inline device const float* row(uint token) const { return input + token * STRIDE; }
+    inline float scale(uint) const { return 1.0f; }
 };
+
+// The same, each times a power of two; products of those are divided by it.
+template <uint STRIDE>
+struct ScaledRows {
+    device const float* input;
+    device const float* scales;
+    inline device const float* row(uint token) const { return input + token * STRIDE; }
+    inline float scale(uint token) const { return scales[token]; }
+};
+
+template <typename Y>
+struct ScaledTile {
+    Y result;
+    device const float* scales;
+    inline void put(uint token, uint row, float product, float up) const {
+        const float unscaled = inverse(scales[token]);
+        result.put(token, row, product * unscaled, up * unscaled);
+    }
+};
+
+template <typename Y>
+inline ScaledTile<Y> scaled_tile(Y result, device const float* scales) {
+    return ScaledTile<Y>{result, scales};
+}
 
 // What becomes of products, WIDTH elements a token.
 template <uint WIDTH>

@@ -290,7 +290,11 @@ kernel void /*{ kernel.name }*/(
 /*%- when Body::Gemm with (k) %*/
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
+/*%- if k.scaled %*/
+    const ScaledRows</*{ k.cols }*/> rows = {input + first_token * /*{ k.cols }*/, input_scales + first_token};
+/*%- else %*/
     const TokenRows</*{ k.cols }*/> rows = {input + first_token * /*{ k.cols }*/};
+/*%- endif %*/
 /*%- for p in k.products %*/
 /*%- if k.products.len() > 1 %*/
     /*% if !loop.first %*/} else /*% endif %*//*% if !loop.last %*/if (group.x < /*{ p.end_group }*/) /*% endif %*/{

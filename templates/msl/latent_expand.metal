@@ -6,6 +6,7 @@ template <uint WIDTH, typename T>
 struct LatentRows {
     device const T* latents;
     inline device const T* row(uint position) const { return latents + position * WIDTH; }
+    inline float scale(uint) const { return 1.0f; }
 };
 
 // Products become elements of a cache, WIDTH from one position to the next.

@@ -71,8 +71,9 @@ pub fn comment(binding: &Binding, kernel: &Kernel) -> String {
 }
 
 /// What arguments are whose names do not say it.
-const NOTES: [(Role, &str); 20] = [
+const NOTES: [(Role, &str); 21] = [
     (Role::InputSums, "partial sums of squares"),
+    (Role::InputScales, "powers of two"),
     // An argument of its own has only xIELU.
     (Role::Activation, "alpha_p, alpha_n, beta, eps"),
     (Role::ResultSums, "partial sums of y^2"),

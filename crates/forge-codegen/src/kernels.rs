@@ -7,7 +7,7 @@ use askama::Template;
 use forge_frontend::graph::RopePairing;
 use forge_plan::binding::{Binding, Extent};
 use forge_plan::call::Position;
-use forge_plan::families::{self, Epilogue, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend, Tokens};
+use forge_plan::families::{self, Epilogue, GEMM_ROWS, Gemm, Gemv, HeadNorm, Operands, RopeAppend, Tokens};
 use forge_plan::{Family, Kernel, Plan};
 use forge_spec::Format;
 
@@ -227,6 +227,8 @@ pub enum GemvEnd {
 
 pub struct GemmView {
     pub operand: &'static str,
+    /// Whether rows of the input are multiplied by powers of two.
+    pub scaled: bool,
     pub cols: usize,
     /// Weight rows of a threadgroup, of each matrix.
     pub tile_rows: usize,
@@ -330,7 +332,7 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 31] = [
+const FAMILIES: [&str; 32] = [
     "activation",
     "rows",
     "embed",
@@ -350,6 +352,7 @@ const FAMILIES: [&str; 31] = [
     "gated_delta",
     "head_gate",
     "attention_decode",
+    "row_scale",
     "product",
     "attention_tile",
     "latent_append",
@@ -565,9 +568,13 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
         start_group += tiles;
     }
     let tile_rows = if gated { GEMM_ROWS / 2 } else { GEMM_ROWS };
-    let operand = if gemm.half_tiles { "Halves" } else { "Floats" };
+    let operand = match gemm.operands {
+        Operands::Halves | Operands::ScaledHalves => "Halves",
+        Operands::Floats => "Floats",
+    };
+    let scaled = gemm.operands == Operands::ScaledHalves;
     let indent = if products.len() > 1 { "    " } else { "" };
-    GemmView { operand, cols: gemm.cols, tile_rows, gated, products, indent }
+    GemmView { operand, scaled, cols: gemm.cols, tile_rows, gated, products, indent }
 }
 
 /// What takes the products of rows from `first_row` on.
@@ -600,6 +607,9 @@ fn tile_result(gemm: &Gemm, first_row: usize) -> String {
     if gemm.bias {
         let split = if matches!(gemm.epilogue, Epilogue::Gated(_)) { half } else { 0 };
         result = format!("biased_tile<{split}>({result}, {})", from("bias", String::new()));
+    }
+    if gemm.operands == Operands::ScaledHalves {
+        result = format!("scaled_tile({result}, input_scales + first_token)");
     }
     result
 }

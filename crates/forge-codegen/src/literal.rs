@@ -115,7 +115,8 @@ choice!(Operation<'_> {
     Embed { table, scale, norm_eps }, LayerInputs { table, layers, eps, scale, factor }, Project(projection), RopeAppend(rope),
     ShortConv { channels, taps }, GatedDelta(delta), HeadGate { heads, head_dim, first, stride, width },
     Attention(attention), AttentionCombine { heads, head_dim, split }, LatentAppend(append), LatentQueries(queries),
-    LatentAttention(attention), LatentExpand(expand), LatentRotate(rotate), LatentValues(values), RmsNorm { width, eps },
+    LatentAttention(attention), LatentExpand(expand), LatentRotate(rotate), LatentValues(values),
+    RowScale { width, each }, RmsNorm { width, eps },
     LayerNorm { width, eps },
     PostNorm { width, eps, factor }, Route { routing, shared }, SortExperts(sort), ExpertsUp(experts), ExpertsDown(experts),
     ExpertsSum { width, chosen, shared, factor }, SampleBest(vocabulary), SampleCollect(vocabulary), SampleDraw(vocabulary)

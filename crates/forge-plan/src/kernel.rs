@@ -84,12 +84,12 @@ mod tests {
     use forge_spec::{Format, Matrix};
 
     use super::Kernels;
-    use crate::families::{Epilogue, Gemm, RmsNorm};
+    use crate::families::{Epilogue, Gemm, Operands, RmsNorm};
 
     fn projection(format: Format, rows: usize, bias: bool) -> Gemm {
         let matrices = vec![Matrix { format, rows, cols: 64 }];
         let epilogue = Epilogue::Store { softcap: None, partials: None };
-        Gemm { matrices, rows, cols: 64, half_tiles: false, bias, epilogue }
+        Gemm { matrices, rows, cols: 64, operands: Operands::Floats, bias, epilogue }
     }
 
     #[test]

@@ -165,6 +165,8 @@ pub enum Place {
     Projected,
     /// Partial sums of its squares.
     ProjectedSums,
+    /// Powers of two for the rows of a projection's input.
+    InputScales,
     /// A dense feed-forward beside experts, before its norm.
     Branch,
     /// Threadgroups of indirect grids, three words each.
@@ -211,6 +213,7 @@ impl Place {
             | Self::Projected
             | Self::Branch
             | Self::ProjectedSums
+            | Self::InputScales
             | Self::MixerInput
             | Self::Mixed
             | Self::RouterLogits

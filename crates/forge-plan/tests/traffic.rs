@@ -13,7 +13,7 @@ use common::{Mixture, Sizes};
 use forge_formats::Format;
 use forge_frontend::graph::{GatedDelta, Op, Slot};
 use forge_plan::costs::StepSize;
-use forge_plan::families::{AttentionCombine, AttentionDecode, AttentionPart, AttentionTile};
+use forge_plan::families::{AttentionCombine, AttentionDecode, AttentionPart, AttentionTile, Operands};
 use forge_plan::geometry::Shape;
 use forge_plan::plan::{Dim, End, Segment, Stage};
 use forge_plan::tuning::tuning;
@@ -150,7 +150,7 @@ fn a_tile_without_logits_ends_with_the_last_state() {
     assert_eq!(states.end, Some(End { layer: layers - 1, steps: 3 }));
     let size = StepSize { rows: 256, position: 256, slots: 1 };
     let (all, kept) = (costs::dispatches(&plan, &whole, size), costs::dispatches(&plan, &states, size));
-    assert_eq!((all.len() - kept.len(), all[..kept.len()] == kept[..]), (5, true));
+    assert_eq!((all.len() - kept.len(), all[..kept.len()] == kept[..]), (6, true));
     // A prompt costs no more than that, and not less than it has to.
     let prompt = costs::prompt(&plan, 256, 256);
     assert_eq!(prompt.dispatches() as usize, kept.len());
@@ -207,32 +207,51 @@ fn a_delta_layer_is_five_dispatches_and_six_with_experts() {
     }
 }
 
-/// Weights that a norm may blow up beyond the half range keep float tiles.
+/// What a norm may blow up beyond the half range, or no norm bounds, is scaled; weights beyond that range keep float tiles.
 #[test]
-fn large_activations_keep_float_tiles() {
-    let half_tiles = |gamma: f32, kv: CacheType| {
-        let mut graph = common::llama(Sizes { layers: 1, ..SIZES }, Format::Q8_0);
+fn large_activations_are_scaled() {
+    let tiles_of = |format: Format, gamma: f32, kv: CacheType| {
+        let mut graph = common::llama(Sizes { layers: 1, ..SIZES }, format);
         graph.weights.iter_mut().filter(|w| w.rows == 1).for_each(|w| w.max_abs = Some(gamma));
         let plan = plan(&graph, &PlanOptions { kv, ..PlanOptions::default() }).expect("a dense model has a plan");
         let tiles = |kernel: &Kernel| match &kernel.family {
-            Family::Gemm(gemm) => Some((kernel.name.clone(), gemm.half_tiles)),
+            Family::Gemm(gemm) => Some((kernel.name.clone(), gemm.operands)),
             _ => None,
         };
-        plan.kernels.iter().filter_map(tiles).filter(|(_, half)| *half).map(|(name, _)| name).collect::<Vec<_>>()
+        let tiles: Vec<_> = plan.kernels.iter().filter_map(tiles).collect();
+        let scaled: Vec<_> =
+            plan.kernels.iter().filter(|kernel| matches!(kernel.family, Family::RowScale(_))).collect();
+        assert_eq!(scaled.len(), tiles.iter().filter(|(_, operands)| *operands == Operands::ScaledHalves).count());
+        let of = |wanted: Operands| {
+            let names = tiles.iter().filter(|(_, operands)| *operands == wanted).map(|(name, _)| name.clone());
+            names.collect::<Vec<_>>()
+        };
+        [of(Operands::Halves), of(Operands::ScaledHalves), of(Operands::Floats)]
     };
-    let normed = ["qkv_proj_tile", "gate_up_proj_tile", "lm_head_tile"];
-    assert_eq!(half_tiles(1.0, CacheType::F32), normed);
-    assert_eq!(half_tiles(1.0, CacheType::Q8_0), normed);
+    let [qkv, o, gate_up, down, head] =
+        ["qkv_proj_tile", "o_proj_tile", "gate_up_proj_tile", "down_proj_tile", "lm_head_tile"].map(String::from);
+    let normed = vec![qkv.clone(), gate_up.clone(), head.clone()];
+    let made = vec![o.clone(), down.clone()];
+    for kv in [CacheType::F32, CacheType::Q8_0] {
+        assert_eq!(tiles_of(Format::Q8_0, 1.0, kv), [normed.clone(), made.clone(), vec![]]);
+    }
     // Means of values that the cache holds as halves are within their range.
-    assert_eq!(half_tiles(1.0, CacheType::F16), [normed[0], "o_proj_tile", normed[1], normed[2]]);
-    assert_eq!(half_tiles(1000.0, CacheType::F16), ["o_proj_tile"], "64 times 1000 is the end of the half range");
-    assert_eq!(half_tiles(f32::INFINITY, CacheType::F16), ["o_proj_tile"], "what is not a number has this bound");
+    let of_halves = vec![qkv.clone(), o.clone(), gate_up.clone(), head.clone()];
+    assert_eq!(tiles_of(Format::Q8_0, 1.0, CacheType::F16), [of_halves, vec![down.clone()], vec![]]);
+    let large = vec![qkv.clone(), gate_up.clone(), down.clone(), head.clone()];
+    for (gamma, why) in
+        [(1000.0, "64 times 1000 is the end of the half range"), (f32::INFINITY, "as what is no number")]
+    {
+        let expected = [vec![o.clone()], large.clone(), vec![]];
+        assert_eq!(tiles_of(Format::Q8_0, gamma, CacheType::F16), expected, "{why}");
+    }
+    assert_eq!(tiles_of(Format::BF16, 1.0, CacheType::F16), [vec![], vec![], vec![qkv, o, gate_up, down, head]]);
 }
 
 /// The same of what a LayerNorm adds.
 #[test]
-fn large_betas_keep_float_tiles() {
-    let half_tiles = |largest: f32| {
+fn large_betas_are_scaled() {
+    let operands = |largest: f32| {
         let mut graph = common::llama(Sizes { layers: 1, ..SIZES }, Format::Q8_0);
         let head = &mut graph.head;
         head.block.slots.push(Slot { role: "output_norm_bias".into(), ..head.block.slots[0].clone() });
@@ -245,13 +264,13 @@ fn large_betas_keep_float_tiles() {
         graph.weights.push(weight);
         let plan = plan(&graph, &PlanOptions::default()).expect("a dense model has a plan");
         let head = |kernel: &Kernel| match &kernel.family {
-            Family::Gemm(gemm) if kernel.name == "lm_head_tile" => Some(gemm.half_tiles),
+            Family::Gemm(gemm) if kernel.name == "lm_head_tile" => Some(gemm.operands),
             _ => None,
         };
         plan.kernels.iter().find_map(head).expect("a head for tiles")
     };
-    assert!(half_tiles(1.0));
-    assert!(!half_tiles(60_000.0));
+    assert_eq!(operands(1.0), Operands::Halves);
+    assert_eq!(operands(60_000.0), Operands::ScaledHalves);
 }
 
 /// Layers share a grid, so the kernels of layers with different formats have to cover their rows with the same one.

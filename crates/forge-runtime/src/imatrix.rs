@@ -152,6 +152,7 @@ impl<'a> Imatrix<'a> {
             | Operation::LatentAppend(_)
             | Operation::LatentAttention(_)
             | Operation::LatentRotate(_)
+            | Operation::RowScale { .. }
             | Operation::RmsNorm { .. }
             | Operation::LayerNorm { .. }
             | Operation::PostNorm { .. }

@@ -72,8 +72,10 @@ pub enum Bench {
 /// # Errors
 /// A step that fails; a figure that misses its mark is printed as such and is no error.
 pub fn main(bench: Option<Bench>) -> Result<()> {
-    let chosen =
-        bench.map_or_else(|| vec![Bench::Pack { gib: vec![1] }, Bench::Decode, Bench::Rebuild, Bench::Startup], |bench| vec![bench]);
+    let chosen = bench.map_or_else(
+        || vec![Bench::Pack { gib: vec![1] }, Bench::Decode, Bench::Rebuild, Bench::Startup],
+        |bench| vec![bench],
+    );
     for bench in chosen {
         match bench {
             Bench::Pack { gib } => gib.into_iter().try_for_each(pack)?,

@@ -62,6 +62,8 @@ pub struct ExpertsDownTile {
     pub rows: usize,
     /// Whether there are biases of down rows, `[experts, hidden]`.
     pub biased: bool,
+    /// Whether tiles hold halves, each row of the input times a power of two; else floats.
+    pub scaled: bool,
 }
 
 /// Constants of the kernel that sums the results of each row's experts.
@@ -196,6 +198,7 @@ impl KernelFamily for ExpertsDownTile {
         let mut list = vec![stack(Binding::matrix(Role::Weights, &self.matrix[0]), self.routing)];
         list.extend(self.biases().0);
         list.push(Binding::read(Role::Input, Element::F32, Extent::Rows(vec![chosen, self.matrix[0].cols])));
+        list.extend(self.scaled.then(|| Binding::read(Role::InputScales, Element::F32, Extent::Rows(vec![chosen]))));
         list.extend(order(self.routing));
         list.push(Binding::write(Role::Y, Element::F32, Extent::Rows(vec![chosen, self.hidden])));
         list
@@ -211,10 +214,13 @@ impl KernelFamily for ExpertsDownTile {
     }
 
     fn body(&self) -> Body<'_> {
-        let types = [Constant::Weights(self.matrix[0].format), Constant::Operands(false)];
-        let sizes = [self.tile, self.routing.experts, self.matrix[0].cols, self.hidden, usize::from(self.biased)];
+        let types = [Constant::Weights(self.matrix[0].format), Constant::Operands(self.scaled)];
+        let flags = [self.biased, self.scaled].map(usize::from);
+        let sizes = [self.tile, self.routing.experts, self.matrix[0].cols, self.hidden, flags[0], flags[1]];
         let weights = [Value::Bound(Role::Weights), self.biases().1];
-        let bound = weights.into_iter().chain([Role::Input, Role::Pairs, Role::Tiles, Role::Y].map(Value::Bound));
+        let scales = if self.scaled { Role::InputScales } else { Role::Input };
+        let bound = [Role::Input, scales, Role::Pairs, Role::Tiles, Role::Y].map(Value::Bound);
+        let bound = weights.into_iter().chain(bound);
         let place = [Position::Group2, Position::Simdgroup, Position::Lane].map(Value::At);
         Body::Call(Call {
             function: "experts_down_tile",

@@ -17,6 +17,27 @@ pub(super) fn product_bytes(tokens: usize) -> u32 {
     ((tokens + GEMM_ROWS) * 32 * 4) as u32
 }
 
+/// What the operands of a tile's products are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operands {
+    /// Halves: the input cannot leave their range.
+    Halves,
+    /// Halves: each row of the input is multiplied by a power of two, and its products are divided by it.
+    ScaledHalves,
+    /// Floats: the weights may be out of the range of halves.
+    Floats,
+}
+
+/// Lanes of a threadgroup of tiles that ask for a scale, each twice.
+const SCALE_LOADS: usize = 256;
+
+/// The scales of a tile's input: each lane of the threadgroups of `columns` along the weights' rows has that of two rows, and one for each of
+/// `results` products of a row.
+pub(super) fn scales_binding(each: usize, columns: usize, results: usize) -> Binding {
+    let binding = Binding::read(Role::InputScales, Element::F32, Extent::Rows(vec![each]));
+    binding.touching(Touch::TileLoads { row: results, tile: SCALE_LOADS * columns })
+}
+
 /// Constants of a matrix-matrix kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gemm {
@@ -26,8 +47,8 @@ pub struct Gemm {
     pub rows: usize,
     /// Input width.
     pub cols: usize,
-    /// Tiles hold half (true) or float operands.
-    pub half_tiles: bool,
+    /// What tiles hold.
+    pub operands: Operands,
     /// Whether a bias vector `[rows]` is added.
     pub bias: bool,
     /// What happens to the result.
@@ -54,6 +75,10 @@ impl KernelFamily for Gemm {
         let input = Binding::read(Role::Input, Element::F32, Extent::Rows(vec![self.cols]));
         let mut list: Vec<Binding> = matrix_bindings(&self.matrices).collect();
         list.push(input.touching(Touch::Loads(self.row_tiles() * self.cols)));
+        if self.operands == Operands::ScaledHalves {
+            let results = if self.epilogue.is_gated() { self.rows / 2 } else { self.rows };
+            list.push(scales_binding(1, self.row_tiles(), results));
+        }
         list.extend(self.bias.then(|| Binding::read(Role::Bias, Element::F32, Extent::Fixed(vec![self.rows]))));
         list.extend(result_bindings(self.epilogue, self.rows));
         list.push(Binding::params());
@@ -88,7 +113,7 @@ impl KernelFamily for Gemm {
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
-        operation(&self.matrices, None, self.half_tiles, self.epilogue)
+        operation(&self.matrices, None, self.operands != Operands::Floats, self.epilogue)
     }
 
     /// Those of whole tiles; the last one of a prompt takes half of it where it has 32 tokens or fewer.

@@ -18,6 +18,7 @@ mod norm;
 mod projection;
 mod rope_append;
 mod route;
+mod row_scale;
 mod sample;
 mod short_conv;
 
@@ -28,7 +29,7 @@ pub use embed::Embed;
 pub use expert_tiles::{ExpertsDownTile, ExpertsSum, ExpertsUpTile, expert_tile};
 pub use experts::{ExpertsDown, ExpertsUp};
 pub use gated_delta::GatedDelta;
-pub use gemm::{GEMM_ROWS, GEMM_TOKENS, Gemm};
+pub use gemm::{GEMM_ROWS, GEMM_TOKENS, Gemm, Operands};
 pub use gemv::{FEW_TOKENS, Gemv, ROOMS, Tokens};
 pub use head_gate::HeadGate;
 pub use latent_append::LatentAppend;
@@ -40,6 +41,7 @@ pub use norm::{LayerNorm, PostNorm, RmsNorm};
 pub use projection::{Epilogue, NextNorm, NormScale};
 pub use rope_append::{HeadNorm, RopeAppend};
 pub use route::{Route, Router};
+pub use row_scale::RowScale;
 pub use sample::{Sample, SampleBest, SampleCollect, SampleDraw};
 pub use short_conv::ShortConv;
 
@@ -232,6 +234,8 @@ families!(
     LatentRotate,
     /// Every layer's own input, from a projection of the embedding and a table, any number of rows.
     LayerInputs,
+    /// Powers of two that take the rows of a tile into the range of halves.
+    RowScale,
     /// RMS norm of each row of a tile.
     RmsNorm,
     /// Norm of each row less its mean.

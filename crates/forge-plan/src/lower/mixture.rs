@@ -5,7 +5,7 @@ use forge_formats::Format as Stored;
 use forge_spec::{Matrix as PackedMatrix, Role, Routing, SharedWeight, SortExperts};
 
 use super::norm::PostNormStep;
-use super::projection::most_common;
+use super::projection::{halves_hold, most_common};
 use super::weights::{Owners, Parts};
 use super::{Lowering, Path};
 use crate::PlanError;
@@ -256,7 +256,10 @@ impl Lowering<'_> {
         let biases = self.expert_biases(owner, m);
         let biased = biases.is_some();
         let (mut ups, mut downs) = (Vec::new(), Vec::new());
-        for layer in 0..owner.count() {
+        let down_matrix = |layer| self.matrix(owner.weight(layer, down.weight), down.rows);
+        let stacks = (0..owner.count()).map(down_matrix).collect::<Result<Vec<_>, _>>()?;
+        let scaled = stacks.iter().all(|&matrix| halves_hold(&[matrix], width));
+        for (layer, &stack) in stacks.iter().enumerate() {
             let matrices = self.packed_stacks(owner, &up, layer)?;
             let half_tiles = self.half_tiles(block, owner, (m.input, hidden), layer, &matrices);
             let activation = m.activation;
@@ -272,13 +275,8 @@ impl Lowering<'_> {
                 biased,
             };
             ups.push(self.kernels.add("expert_gate_up_tile", family));
-            let matrix = [self.matrix(owner.weight(layer, down.weight), down.rows)?];
-            downs.push(
-                self.kernels.add(
-                    "expert_down_tile",
-                    ExpertsDownTile { matrix, routing, hidden, tile, rows: self.tile, biased },
-                ),
-            );
+            let family = ExpertsDownTile { matrix: [stack], routing, hidden, tile, rows: self.tile, biased, scaled };
+            downs.push(self.kernels.add("expert_down_tile", family));
         }
         let act = self.buffer(path, Place::Gated, chosen * width);
         let at = |word: usize| Counts { place: Place::Threadgroups, word };
@@ -291,11 +289,15 @@ impl Lowering<'_> {
             .bind(Role::Y, act)
             .with_counts(at(0));
         steps.push(step);
+        let scales = scaled.then(|| self.row_scales("expert_down", (&[(Role::Input, act)], width), chosen, path));
+        let (step, scales) = scales.unzip();
+        steps.extend(step);
         let results = self.buffer(path, Place::ExpertResults, chosen * hidden);
         let step = Step::new(self.choose(block, owner, "expert_down_tile", &downs))
             .bind_all(self.weight_args(owner, &[vec![down]]))
             .bind_all(biases.map(|[_, down]| down))
             .bind(Role::Input, act)
+            .bind_all(scales)
             .bind(Role::Pairs, pairs)
             .bind(Role::Tiles, tiles)
             .bind(Role::Y, results)

@@ -8,7 +8,7 @@ use forge_spec::{CacheType, Format, Matrix as PackedMatrix, Role};
 use super::norm::PostNormStep;
 use super::weights::{Owners, Parts};
 use super::{Lowering, Path};
-use crate::families::{Epilogue, Gemm, Gemv, NormScale, ROOMS, Tokens};
+use crate::families::{Epilogue, Gemm, Gemv, NormScale, Operands, ROOMS, RowScale, Tokens};
 use crate::fuse::{Fused, FusedBlock, Input, Matrix, NormKind, Outcome, Projection};
 use crate::geometry::{Geometry, Shape, gemv_geometry};
 use crate::kernel::KernelId;
@@ -52,16 +52,27 @@ impl Lowering<'_> {
             // A simdgroup holds gate rows and their up rows.
             geometry.rows_per_simdgroup = geometry.rows_per_simdgroup.next_multiple_of(2);
         }
-        let (mut choices, mut few) = (Vec::new(), [Vec::new(), Vec::new()]);
+        let mut packed = Vec::new();
         for layer in 0..owner.count() {
-            let mut matrices = Vec::new();
-            for group in &groups {
-                let rows = group.iter().map(|m| m.rows).sum();
-                matrices.push(self.matrix(owner.weight(layer, group[0].weight), rows)?);
-            }
-            let half_tiles = self.half_tiles(block, owner, (p.input, p.cols), layer, &matrices);
+            let matrix = |group: &Vec<Matrix>| {
+                self.matrix(owner.weight(layer, group[0].weight), group.iter().map(|m| m.rows).sum())
+            };
+            packed.push(groups.iter().map(matrix).collect::<Result<Vec<_>, _>>()?);
+        }
+        let operands = match path {
+            Path::Tile => self.operands(block, owner, (p.input, p.cols), &packed),
+            Path::Step => Vec::new(),
+        };
+        if operands.contains(&Operands::ScaledHalves) {
+            let (scales, args_of) = self.row_scales(&name, (&args, p.cols), 1, path);
+            steps.push(scales);
+            args.push(args_of);
+        }
+        let (mut choices, mut few) = (Vec::new(), [Vec::new(), Vec::new()]);
+        for (layer, matrices) in packed.into_iter().enumerate() {
             if path == Path::Tile {
-                let gemm = Gemm { matrices, rows: total, cols: p.cols, half_tiles, bias, epilogue };
+                let operands = operands[layer];
+                let gemm = Gemm { matrices, rows: total, cols: p.cols, operands, bias, epilogue };
                 choices.push(self.kernels.add(&format!("{name}_tile"), gemm));
                 continue;
             }
@@ -206,7 +217,44 @@ impl Lowering<'_> {
         (shape, asked.unwrap_or_else(|| gemv_geometry(shape.format, shape.rows, shape.cols)))
     }
 
-    /// Whether the tiles of a projection may hold half operands: its weights have no more range than that, its input
+    /// What the tiles of a projection hold in each layer: halves where the input cannot leave their range, as they are; halves of scaled
+    /// rows where it can in some layer; floats where the weights may be out of that range, or the input is too narrow for tiles to
+    /// matter.
+    fn operands(
+        &self,
+        block: &FusedBlock,
+        owner: &Owners<'_>,
+        (input, cols): (Input, usize),
+        layers: &[Vec<PackedMatrix>],
+    ) -> Vec<Operands> {
+        let as_they_are =
+            |(layer, matrices): (usize, &Vec<_>)| self.half_tiles(block, owner, (input, cols), layer, matrices);
+        let as_they_are: Vec<bool> = layers.iter().enumerate().map(as_they_are).collect();
+        // A layer's kernels are bound to the same arguments as another's.
+        let scaled = as_they_are.contains(&false) && layers.iter().all(|matrices| halves_hold(matrices, cols));
+        let of = |halves| match halves {
+            _ if scaled => Operands::ScaledHalves,
+            true => Operands::Halves,
+            false => Operands::Floats,
+        };
+        as_they_are.into_iter().map(of).collect()
+    }
+
+    /// The step that finds the scales of the rows of an input, which is among `args`, `each` of `cols` elements for a row of the step; and where they are.
+    pub(super) fn row_scales(
+        &mut self,
+        name: &str,
+        (args, cols): (&[(Role, Arg)], usize),
+        each: usize,
+        path: Path,
+    ) -> (Step, (Role, Arg)) {
+        let kernel = self.kernels.add(&format!("{name}_scales"), RowScale { width: cols, each });
+        let scales = (Role::InputScales, self.buffer(path, Place::InputScales, each));
+        let input = args.iter().copied().find(|(role, _)| *role == Role::Input);
+        (Step::new(Choice::Fixed(kernel)).bind_all(input).bind_all([scales]), scales)
+    }
+
+    /// Whether the tiles of a projection may hold its input in halves as it is: its weights have no more range than that, its input
     /// cannot leave the half range, and it is wide enough for the tiles to matter. A norm bounds its result by sqrt(width)
     /// times the largest gamma, plus the largest beta; attention is a mean of values, which an F16 cache holds as halves.
     pub(super) fn half_tiles(
@@ -217,7 +265,6 @@ impl Lowering<'_> {
         layer: usize,
         matrices: &[PackedMatrix],
     ) -> bool {
-        let wide_range = |m: &PackedMatrix| matches!(m.format, Format::F32 | Format::BF16);
         let largest = |slot| self.graph.weights[owner.weight(layer, slot)].max_abs.unwrap_or(f32::INFINITY);
         let bound = match input {
             Input::Stream(Some(norm)) | Input::Apart(norm) => {
@@ -234,7 +281,7 @@ impl Lowering<'_> {
             }
             Input::Stream(None) | Input::Buffer(_) => f32::INFINITY,
         };
-        cols >= HALF_TILE_WIDTH && bound < HALF_TILE_RANGE && !matrices.iter().any(wide_range)
+        bound < HALF_TILE_RANGE && halves_hold(matrices, cols)
     }
 
     /// Partial sums that a projection of one matrix writes: one a threadgroup.
@@ -263,6 +310,11 @@ impl Lowering<'_> {
         self.tables.push(KernelTable { name: format!("{block}{name}").to_uppercase(), kernels });
         Choice::PerLayer(self.tables.len() - 1)
     }
+}
+
+/// Whether halves can hold weights, and their input is wide enough for tiles to matter.
+pub(super) fn halves_hold(matrices: &[PackedMatrix], cols: usize) -> bool {
+    cols >= HALF_TILE_WIDTH && !matrices.iter().any(|m| matches!(m.format, Format::F32 | Format::BF16))
 }
 
 /// The format that most layers have; of equally many the last one's.

@@ -94,6 +94,8 @@ pub enum Role {
     Input,
     /// Partial sums of the input's squares, for its norm.
     InputSums,
+    /// A power of two for each row of the input, which takes it into the range of halves.
+    InputScales,
     /// Added to a projection.
     Bias,
     /// Numbers of a projection's activation.
@@ -200,6 +202,7 @@ impl Role {
             Self::Table => "table",
             Self::Input => "input",
             Self::InputSums => "input_sums",
+            Self::InputScales => "input_scales",
             Self::Bias => "bias",
             Self::Activation => "activation",
             Self::Y => "y",

@@ -125,7 +125,7 @@ pub struct ExpertsUp<'a> {
 }
 
 /// Down projections of experts; the argument `bias`, `[experts, rows]`, is added to each result where there is one, the shared
-/// expert's apart.
+/// expert's apart. Where there is an argument `input_scales`, operands are rounded to half, inputs times it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ExpertsDown {
     /// Rows of all experts, expert by expert.

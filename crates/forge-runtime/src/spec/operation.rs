@@ -91,6 +91,14 @@ pub enum Operation<'a> {
     LatentRotate(LatentRotate<'a>),
     /// Values of heads from what attention over latents leaves.
     LatentValues(LatentValues),
+    /// The power of two that takes the largest element of each row to 2^14 or above, and below 2^15: the argument `input_scales` of
+    /// projections.
+    RowScale {
+        /// Elements of a row.
+        width: usize,
+        /// Such rows that a row of the step has.
+        each: usize,
+    },
     /// RMS norm of each row.
     RmsNorm {
         /// Elements of a row.
@@ -152,7 +160,7 @@ impl Operation<'_> {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Embed { .. } | Self::LayerInputs { .. } => "embedding",
-            Self::Project(_) => "projection",
+            Self::Project(_) | Self::RowScale { .. } => "projection",
             Self::RopeAppend(_)
             | Self::HeadGate { .. }
             | Self::Attention(_)
@@ -192,6 +200,7 @@ impl Operation<'_> {
             | Self::LatentExpand(_)
             | Self::LatentRotate(_)
             | Self::LatentValues(_)
+            | Self::RowScale { .. }
             | Self::RmsNorm { .. }
             | Self::LayerNorm { .. }
             | Self::PostNorm { .. }
@@ -223,7 +232,7 @@ pub struct Projection<'a> {
     pub matrices: &'a [Matrix],
     /// Added to the mean of squares where the input's norm is applied to the result.
     pub norm_eps: Option<f32>,
-    /// Operands of the multiplication are rounded to half.
+    /// Operands of the multiplication are rounded to half; inputs after they are multiplied by the argument `input_scales`, where there is one.
     pub half_operands: bool,
     /// What happens to the result.
     pub epilogue: Epilogue,

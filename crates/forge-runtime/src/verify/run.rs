@@ -122,6 +122,9 @@ impl Case {
     }
 }
 
+/// Sizes of floats in rows that follow one another, for [`Input::Sizes`].
+const SIZES: [f32; 5] = [1.0, 3.0e6, 2.0e-7, 700.0, 1.0e30];
+
 /// What an argument that the kernel may read holds before the run.
 #[derive(Debug, Clone)]
 pub(super) enum Input {
@@ -135,11 +138,18 @@ pub(super) enum Input {
     Cache(CacheType),
     /// These words, over and over.
     Words(Vec<u32>),
+    /// Rows of so many floats, each of another order of magnitude.
+    Sizes(usize),
 }
 
 impl Input {
     /// Floats from -1 to 1.
     pub const UNIT: Self = Self::Between(-1.0, 1.0);
+
+    /// Powers of two for rows of such floats.
+    pub fn scales() -> Self {
+        Self::Words([14_i16, 3, -5].map(|power| f32::from(power).exp2().to_bits()).into())
+    }
 
     /// `words` words for each of `rows` rows.
     fn words(&self, words: usize, rows: usize, random: &mut Random) -> Vec<u8> {
@@ -153,6 +163,10 @@ impl Input {
             }
             Self::Tokens(end) => bytes_of((0..count).map(|_| random.below(*end) as u32)),
             Self::Cache(cache) => cache::contents(*cache, words, rows, random),
+            Self::Sizes(width) => {
+                let size = |at: usize| SIZES[at / width % SIZES.len()];
+                bytes_of((0..count).map(|at| (size(at) * random.between(-1.0, 1.0)).to_bits()))
+            }
             Self::Words(words) => bytes_of(words.iter().copied().cycle().take(count)),
         }
     }

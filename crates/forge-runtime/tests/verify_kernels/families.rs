@@ -151,6 +151,8 @@ pub static PROJECT: Family = Family {
         spec("gated_by"),
         spec("xielu"),
         spec("clamped"),
+        spec("row_scale"),
+        spec("scaled_halves"),
     ],
     checks: &[
         check(
@@ -230,6 +232,20 @@ pub static PROJECT: Family = Family {
             project(None, false, Epilogue::Gated(Activation::ClampedSwiglu { alpha: 1702, limit: 250 })),
             &[WEIGHTS, INPUT, Argument::write(Role::Y, Data::Words(4))],
         ),
+        check(
+            10,
+            SOME_ROWS,
+            BY_ROW,
+            Operation::RowScale { width: 32, each: 1 },
+            &[INPUT, Argument::write(Role::InputScales, Data::Words(1))],
+        ),
+        check(
+            11,
+            SOME_ROWS,
+            BY_ROW,
+            project(None, true, Epilogue::Store { softcap: None }),
+            &[WEIGHTS, INPUT, Argument::read(Role::InputScales, Data::Words(1)), Y8],
+        ),
     ],
     faults: &[
         ("+ bias[row]", "+ bias[row + 1]", "store"),
@@ -246,6 +262,11 @@ pub static PROJECT: Family = Family {
         // One product of 32 left out, in one row.
         ("float(half(input[token * 32 + i]))", "(row == 7 && i == 30 ? 0.0f : input[token * 32 + i])", "halves"),
         ("float(half(weights[row * 32 + i]))", "float(half(weights[row * 32 + i]) * 1.01h)", "halves"),
+        // Another power of two, negative elements left out, and a row that is not multiplied, or not divided, by its own.
+        ("14.0f -", "15.0f -", "row_scale"),
+        ("abs(input[row * 32 + i])", "input[row * 32 + i]", "row_scale"),
+        ("half(scale * input", "half(input", "scaled_halves"),
+        ("sum / scale", "sum / input_scales[0]", "scaled_halves"),
         ("rsqrt(mean + 1.0e-5f)", "rsqrt(mean + 1.0e-4f)", "residual"),
         ("input_sums[1] + input_sums[2]", "input_sums[1]", "residual"),
         ("x[row] += 0.5f", "x[row] = 0.5f", "residual"),

@@ -84,6 +84,7 @@ kinds! {
     "values of latents": Operation::LatentValues(_),
     "keys and values of heads": Operation::LatentExpand(_),
     "queries over keys of heads": Operation::LatentRotate(_),
+    "scales of rows": Operation::RowScale { .. },
     "rms norm": Operation::RmsNorm { .. },
     "layer norm": Operation::LayerNorm { .. },
     "post-norm": Operation::PostNorm { .. },

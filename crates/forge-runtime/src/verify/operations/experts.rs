@@ -85,7 +85,7 @@ impl Reference for ExpertsUp<'_> {
                         }
                         None => read_row(self.matrices, first + line, run, &mut weights),
                     }
-                    let result = dot(&weights, input, self.half_operands);
+                    let result = dot(&weights, input, self.half_operands.then_some(1.0));
                     let result = norms[row].map_or(result, |(scale, error)| result.times(scale, error));
                     let bias = biases.get(first + line).filter(|_| place < chosen);
                     bias.map_or(result, |&bias| result.plus(bias.into()))
@@ -111,7 +111,7 @@ impl Reference for ExpertsDown {
             }
             ExpertResults::Tiles(tile) => order(case, self.experts, self.chosen, tile),
         };
-        list.extend([(Role::Input, Input::UNIT), (Role::X, Input::UNIT)]);
+        list.extend([(Role::Input, Input::UNIT), (Role::InputScales, Input::scales()), (Role::X, Input::UNIT)]);
         list
     }
 
@@ -119,6 +119,7 @@ impl Reference for ExpertsDown {
         let (width, hidden) = (self.matrix.cols, self.matrix.rows / self.experts);
         let ids = some_experts(run.case.rows, self.experts, self.chosen);
         let input = run.given(Role::Input);
+        let scales = if run.has(Role::InputScales) { run.given(Role::InputScales) } else { Vec::new() };
         let of_all = self.shared.map_or(0, |shared| shared.cols);
         let biases = biases(run);
         let cols = self.chosen * width + of_all;
@@ -131,7 +132,8 @@ impl Reference for ExpertsDown {
                 None => (self.matrix, Role::Weights, ids[row * self.chosen + place] as usize * hidden + line),
             };
             run.matrix(role, &matrix).row(at, &mut weights[..matrix.cols]);
-            let result = dot(&weights[..matrix.cols], &input[..matrix.cols], false);
+            let rounding = scales.get(row * self.chosen + place).copied();
+            let result = dot(&weights[..matrix.cols], &input[..matrix.cols], rounding);
             let bias = biases.get(at).filter(|_| role == Role::Weights);
             bias.map_or(result, |&bias| result.plus(bias.into()))
         };

@@ -113,7 +113,7 @@ impl Reference for LatentQueries<'_> {
             for row in 0..run.case.rows {
                 let q = query(row, head);
                 for (line, weights) in &lines {
-                    let (at, expected) = (start(row, head) + line, dot(weights, &q[..sizes.nope], false));
+                    let (at, expected) = (start(row, head) + line, dot(weights, &q[..sizes.nope], None));
                     out.number(Role::Q, at, found[at].into(), expected.value, expected.bound);
                 }
                 let rotated = rotation.of(run.case.place(row).1, &exact(&q[sizes.nope..]));
@@ -190,7 +190,7 @@ impl Reference for LatentExpand {
                 let start = (position * heads + head) * (made + shared);
                 let input: Vec<f32> = own[..latent].iter().map(|&element| element as f32).collect();
                 for (line, weights) in &lines {
-                    let mut expected = [dot(weights, &input, self.half_operands)];
+                    let mut expected = [dot(weights, &input, self.half_operands.then_some(1.0))];
                     store(self.cache, &mut expected);
                     let [Approximate { value, bound }] = expected;
                     out.number(role, start + line, found[start + line], value, bound);
@@ -304,7 +304,7 @@ impl Reference for LatentValues {
                 matrix.row(head * sizes.value + value, &mut weights);
                 for row in 0..run.case.rows {
                     let part = &input[(row * sizes.heads + head) * sizes.latent..][..sizes.latent];
-                    let (at, expected) = ((row * sizes.heads + head) * sizes.value + value, dot(&weights, part, false));
+                    let (at, expected) = ((row * sizes.heads + head) * sizes.value + value, dot(&weights, part, None));
                     out.number(Role::Y, at, found[at].into(), expected.value, expected.bound);
                 }
             }

@@ -13,6 +13,7 @@ mod norms;
 mod project;
 mod rope_append;
 mod route;
+mod row_scale;
 mod sample;
 mod short_conv;
 
@@ -63,6 +64,7 @@ pub(super) fn reference<'a>(operation: &Operation<'a>) -> Box<dyn Reference + 'a
         Operation::LatentExpand(expand) => Box::new(expand),
         Operation::LatentRotate(rotate) => Box::new(rotate),
         Operation::LatentValues(values) => Box::new(values),
+        Operation::RowScale { width, each } => Box::new(row_scale::RowScale { width, each }),
         Operation::RmsNorm { width, eps } => Box::new(norms::RmsNorm { width, eps }),
         Operation::LayerNorm { width, eps } => Box::new(norms::LayerNorm { width, eps }),
         Operation::PostNorm { width, eps, factor } => Box::new(norms::PostNorm { width, eps, factor }),

@@ -20,6 +20,7 @@ impl Reference for Projection<'_> {
         vec![
             (Role::Input, Input::UNIT),
             (Role::InputSums, Input::Squares(self.matrices[0].cols)),
+            (Role::InputScales, Input::scales()),
             (Role::X, Input::UNIT),
             (Role::Multiplier, Input::UNIT),
             (Role::Activation, Input::UNIT),
@@ -33,6 +34,7 @@ impl Reference for Projection<'_> {
         let outputs = if gated { rows / 2 } else { rows };
         let input = run.given(Role::Input);
         let given = |role| if run.has(role) { run.given(role) } else { Vec::new() };
+        let scales = given(Role::InputScales);
         let (bias, multiplier) = (given(Role::Bias), given(Role::Multiplier));
         let numbers = given(Role::Activation);
         let residual = matches!(self.epilogue, Epilogue::Residual { .. });
@@ -59,7 +61,8 @@ impl Reference for Projection<'_> {
                 read_row(matrices, row, run, &mut weights);
                 results.clear();
                 results.extend(input.chunks_exact(cols).enumerate().map(|(token, input)| {
-                    let mut result = dot(&weights, input, self.half_operands);
+                    let rounding = self.half_operands.then(|| scales.get(token).copied().unwrap_or(1.0));
+                    let mut result = dot(&weights, input, rounding);
                     if let Some(&(scale, error)) = norms.get(token) {
                         result = result.times(scale, error);
                     }
@@ -97,15 +100,15 @@ pub(super) fn read_row(matrices: &[Matrix], mut row: usize, run: &Run<'_>, weigh
     }
 }
 
-/// Sum of products and its bound.
-pub(super) fn dot(weights: &[Weight], input: &[f32], half_operands: bool) -> Approximate {
+/// Sum of products and its bound. `rounding`: both factors are rounded to half, the input times this.
+pub(super) fn dot(weights: &[Weight], input: &[f32], rounding: Option<f32>) -> Approximate {
     let (mut value, mut squares, mut variance) = (0.0, 0.0, 0.0);
     for (weight, &x) in weights.iter().zip(input) {
         let x = f64::from(x);
         value += weight.value * x;
         squares += (weight.magnitude * x).powi(2);
-        if half_operands {
-            variance += half_variance(weight.value, x);
+        if let Some(scale) = rounding.map(f64::from) {
+            variance += half_variance(weight.value, x * scale) / scale.powi(2);
         }
     }
     Approximate { value, bound: sum_error(weights.len()) * squares.sqrt() + DEVIATIONS * variance.sqrt() }
