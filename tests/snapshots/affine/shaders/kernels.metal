@@ -1431,7 +1431,8 @@ struct Floats {
 // the columns that lie in one word of packed codes, four and the four 16 further on. For WIDE and the others see below.
 template <typename W, typename W2, uint WIDE, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET, typename X>
 inline void load_operands(device const uchar* weights, device const uchar* second, X input, uint tokens, uint base,
-                          uint first_row, uint k, uint simdgroup, uint lane, thread float4* x, thread float4* w) {
+                          uint first_row, uint k, uint simdgroup, uint lane, thread const float* scales, thread float4* x,
+                          thread float4* w) {
     const uint column = k + lane / 8 * 4;
     #pragma clang loop unroll(full)
     for (uint turn = 0; turn < 2; ++turn) {
@@ -1442,10 +1443,10 @@ inline void load_operands(device const uchar* weights, device const uchar* secon
         if (token < tokens) {
             const auto elements = input.row(token) + column;
             if (COLS % 32 == 0 || column < COLS) {
-                x[2 * turn] = elements4(elements);
+                x[2 * turn] = elements4(elements) * scales[turn];
             }
             if (COLS % 32 == 0 || column + 16 < COLS) {
-                x[2 * turn + 1] = elements4(elements + 16);
+                x[2 * turn + 1] = elements4(elements + 16) * scales[turn];
             }
         }
         const bool up = GATED && strip % WIDE >= WIDE / 2;
@@ -1468,7 +1469,7 @@ inline void load_operands(device const uchar* weights, device const uchar* secon
 
 // Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
 // is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
-// `input.row(token)` is where a token's elements are; `result.put(token, row, product, up)` takes what is inside, with GATED
+// `input.row(token)` is where a token's elements are, `input.scale(token)` a factor on them; `result.put(token, row, product, up)` takes what is inside, with GATED
 // the gate's product and that of `second`. With RAGGED matrices of eight tokens of which none is inside are left out, for tiles that
 // are rarely full. `shared` holds (TOKENS + 64) * 32 floats: half operands of two steps, so that those of
 // one are stored while those of the step before are multiplied, or float operands of one.
@@ -1500,17 +1501,23 @@ inline void product_tile(device const uchar* weights, device const uchar* second
     threadgroup Operand* own_weights = weight_tile + at;
     threadgroup const Operand* left = token_tile + down * 256;
     threadgroup const Operand* right = weight_tile + across * (WIDE * 256);
+    float scales[2];
+    #pragma clang loop unroll(full)
+    for (uint turn = 0; turn < 2; ++turn) {
+        const uint token = (simdgroup + turn * 4) * 8 + lane % 8;
+        scales[turn] = input.scale(min(token, tokens - 1));
+    }
     float4 x[4];
     float4 w[4];
     if (O::AHEAD) {
         load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
-            weights, second, input, tokens, base, first_row, 0, simdgroup, lane, x, w);
+            weights, second, input, tokens, base, first_row, 0, simdgroup, lane, scales, x, w);
     }
     uint buffer = 0;
     for (uint k = 0; k < COLS; k += 32) {
         if (!O::AHEAD) {
             load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
-                weights, second, input, tokens, base, first_row, k, simdgroup, lane, x, w);
+                weights, second, input, tokens, base, first_row, k, simdgroup, lane, scales, x, w);
         }
         O::wait_for_room();
         #pragma clang loop unroll(full)
@@ -1523,7 +1530,7 @@ inline void product_tile(device const uchar* weights, device const uchar* second
         threadgroup_barrier(mem_flags::mem_threadgroup);
         if (O::AHEAD && k + 32 < COLS) {
             load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
-                weights, second, input, tokens, base, first_row, k + 32, simdgroup, lane, x, w);
+                weights, second, input, tokens, base, first_row, k + 32, simdgroup, lane, scales, x, w);
         }
         #pragma clang loop unroll(full)
         for (uint part = 0; part < 4; ++part) {
@@ -1832,6 +1839,7 @@ template <uint STRIDE>
 struct TokenRows {
     device const float* input;
     inline device const float* row(uint token) const { return input + token * STRIDE; }
+    inline float scale(uint) const { return 1.0f; }
 };
 
 // What becomes of products, WIDTH elements a token.

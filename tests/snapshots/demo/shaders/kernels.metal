@@ -1170,6 +1170,37 @@ inline void attention_combine(device const float* sums, device float* y, threadg
     }
 }
 
+// Powers of two that take rows into the range of halves.
+
+// Times scales[row] the largest element of a row of WIDTH elements is at least 2^14 and below 2^15, so that the row can be an operand of half
+// matrices whatever its size; no digit is lost by that, nor when products are divided by it. One row a threadgroup of 256 threads, of EACH
+// that a row of the step has.
+template <uint WIDTH, uint EACH>
+inline void row_scale(device const float* input, device float* scales, threadgroup uint* shared, uint2 group,
+                      uint thread_index, uint simdgroup, uint lane) {
+    const uint row = group.y * EACH + group.x;
+    device const float* source = input + ulong(row) * WIDTH;
+    // Of numbers without their signs the larger has the larger bits, and infinity and no number the largest.
+    uint largest = 0;
+    for (uint i = thread_index * 4; i < WIDTH; i += 1024) {
+        const uint4 bits = as_type<uint4>(*(device const float4*)(source + i)) & 0x7FFFFFFFu;
+        largest = max(max(largest, max(bits.x, bits.y)), max(bits.z, bits.w));
+    }
+    largest = simd_max(largest);
+    if (lane == 0) {
+        shared[simdgroup] = largest;
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (thread_index == 0) {
+        for (uint i = 0; i < 8; ++i) {
+            largest = max(largest, shared[i]);
+        }
+        // Exponents whose scale, and what undoes it, are normal numbers.
+        const uint exponent = clamp(largest >> 23, 15u, 253u);
+        scales[row] = as_type<float>((268u - exponent) << 23);
+    }
+}
+
 // Matrix times a tile of tokens: products[TOKENS][64] = input[tokens, COLS] x weights[64 rows, COLS]^T, by 128 threads in four
 // simdgroups. O says what the operands of the 8x8 matrices are; sums are float.
 
@@ -1186,6 +1217,9 @@ inline void store8(threadgroup float* target, float4 low, float4 high) {
     ((threadgroup float4*)target)[1] = high;
 }
 
+// One over a power of two.
+inline float inverse(float power) { return as_type<float>(0x7F000000u - as_type<uint>(power)); }
+
 // Four elements of an input.
 inline float4 elements4(device const float* elements) { return *(device const float4*)elements; }
 inline float4 elements4(device const half* elements) { return float4(*(device const half4*)elements); }
@@ -1199,17 +1233,12 @@ struct Halves {
     static inline void wait_for_room() {}
 };
 
-struct Floats {
-    typedef float Element;
-    static constexpr constant bool AHEAD = true;
-    static inline void wait_for_room() { threadgroup_barrier(mem_flags::mem_threadgroup); }
-};
-
 // What a lane stores of the 32 columns from `k` on: its row of the strips `simdgroup` and `simdgroup` + 4 of the tokens and of the weights,
 // the columns that lie in one word of packed codes, four and the four 16 further on. For WIDE and the others see below.
 template <typename W, typename W2, uint WIDE, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET, typename X>
 inline void load_operands(device const uchar* weights, device const uchar* second, X input, uint tokens, uint base,
-                          uint first_row, uint k, uint simdgroup, uint lane, thread float4* x, thread float4* w) {
+                          uint first_row, uint k, uint simdgroup, uint lane, thread const float* scales, thread float4* x,
+                          thread float4* w) {
     const uint column = k + lane / 8 * 4;
     #pragma clang loop unroll(full)
     for (uint turn = 0; turn < 2; ++turn) {
@@ -1220,10 +1249,10 @@ inline void load_operands(device const uchar* weights, device const uchar* secon
         if (token < tokens) {
             const auto elements = input.row(token) + column;
             if (COLS % 32 == 0 || column < COLS) {
-                x[2 * turn] = elements4(elements);
+                x[2 * turn] = elements4(elements) * scales[turn];
             }
             if (COLS % 32 == 0 || column + 16 < COLS) {
-                x[2 * turn + 1] = elements4(elements + 16);
+                x[2 * turn + 1] = elements4(elements + 16) * scales[turn];
             }
         }
         const bool up = GATED && strip % WIDE >= WIDE / 2;
@@ -1246,7 +1275,7 @@ inline void load_operands(device const uchar* weights, device const uchar* secon
 
 // Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
 // is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
-// `input.row(token)` is where a token's elements are; `result.put(token, row, product, up)` takes what is inside, with GATED
+// `input.row(token)` is where a token's elements are, `input.scale(token)` a factor on them; `result.put(token, row, product, up)` takes what is inside, with GATED
 // the gate's product and that of `second`. With RAGGED matrices of eight tokens of which none is inside are left out, for tiles that
 // are rarely full. `shared` holds (TOKENS + 64) * 32 floats: half operands of two steps, so that those of
 // one are stored while those of the step before are multiplied, or float operands of one.
@@ -1278,17 +1307,23 @@ inline void product_tile(device const uchar* weights, device const uchar* second
     threadgroup Operand* own_weights = weight_tile + at;
     threadgroup const Operand* left = token_tile + down * 256;
     threadgroup const Operand* right = weight_tile + across * (WIDE * 256);
+    float scales[2];
+    #pragma clang loop unroll(full)
+    for (uint turn = 0; turn < 2; ++turn) {
+        const uint token = (simdgroup + turn * 4) * 8 + lane % 8;
+        scales[turn] = input.scale(min(token, tokens - 1));
+    }
     float4 x[4];
     float4 w[4];
     if (O::AHEAD) {
         load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
-            weights, second, input, tokens, base, first_row, 0, simdgroup, lane, x, w);
+            weights, second, input, tokens, base, first_row, 0, simdgroup, lane, scales, x, w);
     }
     uint buffer = 0;
     for (uint k = 0; k < COLS; k += 32) {
         if (!O::AHEAD) {
             load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
-                weights, second, input, tokens, base, first_row, k, simdgroup, lane, x, w);
+                weights, second, input, tokens, base, first_row, k, simdgroup, lane, scales, x, w);
         }
         O::wait_for_room();
         #pragma clang loop unroll(full)
@@ -1301,7 +1336,7 @@ inline void product_tile(device const uchar* weights, device const uchar* second
         threadgroup_barrier(mem_flags::mem_threadgroup);
         if (O::AHEAD && k + 32 < COLS) {
             load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
-                weights, second, input, tokens, base, first_row, k + 32, simdgroup, lane, x, w);
+                weights, second, input, tokens, base, first_row, k + 32, simdgroup, lane, scales, x, w);
         }
         #pragma clang loop unroll(full)
         for (uint part = 0; part < 4; ++part) {
@@ -1610,7 +1645,32 @@ template <uint STRIDE>
 struct TokenRows {
     device const float* input;
     inline device const float* row(uint token) const { return input + token * STRIDE; }
+    inline float scale(uint) const { return 1.0f; }
 };
+
+// The same, each times a power of two; products of those are divided by it.
+template <uint STRIDE>
+struct ScaledRows {
+    device const float* input;
+    device const float* scales;
+    inline device const float* row(uint token) const { return input + token * STRIDE; }
+    inline float scale(uint token) const { return scales[token]; }
+};
+
+template <typename Y>
+struct ScaledTile {
+    Y result;
+    device const float* scales;
+    inline void put(uint token, uint row, float product, float up) const {
+        const float unscaled = inverse(scales[token]);
+        result.put(token, row, product * unscaled, up * unscaled);
+    }
+};
+
+template <typename Y>
+inline ScaledTile<Y> scaled_tile(Y result, device const float* scales) {
+    return ScaledTile<Y>{result, scales};
+}
 
 // What becomes of products, WIDTH elements a token.
 template <uint WIDTH>
@@ -2726,13 +2786,28 @@ kernel void gate_up_proj_tile(
         tokens, 0, first, shared, simdgroup, lane);
 }
 
+// a power of two for each row, which takes it into the range of halves
+[[max_total_threads_per_threadgroup(256)]]
+kernel void down_proj_scales(
+    device const float* input [[buffer(0)]], // [rows, 768] f32
+    device float* input_scales [[buffer(1)]], // [rows, 1] f32, powers of two
+    uint2 group [[threadgroup_position_in_grid]],
+    uint thread_index [[thread_index_in_threadgroup]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup uint shared[8];
+    row_scale<768, 1>(input, input_scales, shared, group, thread_index, simdgroup, lane);
+}
+
 // [256, 768] q8_0, a tile of 64 tokens and 64 rows per threadgroup
 [[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_tile(
     device const uchar* weights [[buffer(0)]], // [256, 768] q8_0
     device const float* input [[buffer(1)]], // [rows, 768] f32
-    device float* x [[buffer(2)]], // [rows, 256] f32
-    constant StepParams* step [[buffer(3)]], // [rows] records of this step
+    device const float* input_scales [[buffer(2)]], // [rows, 1] f32, powers of two
+    device float* x [[buffer(3)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2740,10 +2815,10 @@ kernel void down_proj_tile(
     threadgroup float shared[4096];
     const uint first_token = group.y * 64;
     const uint tokens = min(64u, step->rows - first_token);
-    const TokenRows<768> rows = {input + first_token * 768};
+    const ScaledRows<768> rows = {input + first_token * 768, input_scales + first_token};
     const uint first = group.x * 64;
-    gemm_tile<Weights_q8_0, Weights_q8_0, Floats, 256, 256, 768, false, 0>(
-        weights, weights, rows, AddTile<256>{x + first_token * 256, 1.0f},
+    gemm_tile<Weights_q8_0, Weights_q8_0, Halves, 256, 256, 768, false, 0>(
+        weights, weights, rows, scaled_tile(AddTile<256>{x + first_token * 256, 1.0f}, input_scales + first_token),
         tokens, 0, first, shared, simdgroup, lane);
 }
 

@@ -33,7 +33,7 @@ static MATRICES: [(&str, &[&str]); 5] = [
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 31] = [
+static COSTS: [Cost; 32] = [
     Cost { bytes: [1_024, 2_384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 1_296, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [139_264, 3_136, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // qkv_proj
@@ -63,7 +63,8 @@ static COSTS: [Cost; 31] = [
     Cost { bytes: [0, 2_048, 0, 512, 0], flops: [0, 0, 0, 1_024, 0] }, // attention_tile
     Cost { bytes: [69_632, 3_072, 0, 0, 0], flops: [0, 0, 8_388_608, 0, 0] }, // o_proj_tile
     Cost { bytes: [417_792, 4_096, 0, 0, 0], flops: [0, 0, 50_331_648, 0, 0] }, // gate_up_proj_tile
-    Cost { bytes: [208_896, 5_120, 0, 0, 0], flops: [0, 0, 25_165_824, 0, 0] }, // down_proj_tile
+    Cost { bytes: [0, 3_076, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // down_proj_scales
+    Cost { bytes: [208_896, 5_124, 0, 0, 0], flops: [0, 0, 25_165_824, 0, 0] }, // down_proj_tile
     Cost { bytes: [557_056, 9_216, 0, 0, 0], flops: [0, 0, 67_108_864, 0, 0] }, // lm_head_tile
 ];
 
@@ -75,7 +76,7 @@ static INV_FREQ_0: [f32; 16] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 31] = [
+static KERNELS: [KernelCheck; 32] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -661,9 +662,22 @@ static KERNELS: [KernelCheck; 31] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // down_proj_tile
+    // down_proj_scales
     KernelCheck {
         kernel: 29,
+        layer: Some(3),
+        rows: &[1, 7, 64, 65],
+        mixed: false,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
+        operation: Operation::RowScale { width: 768, each: 1 },
+        arguments: &[
+            Argument::read(Role::Input, Data::Words(768)),
+            Argument::write(Role::InputScales, Data::Words(1)),
+        ],
+    },
+    // down_proj_tile
+    KernelCheck {
+        kernel: 30,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -671,19 +685,20 @@ static KERNELS: [KernelCheck; 31] = [
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 768 }],
             norm_eps: None,
-            half_operands: false,
+            half_operands: true,
             epilogue: Epilogue::Residual { factor: 1.0 },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.3.down_proj")),
             Argument::read(Role::Input, Data::Words(768)),
+            Argument::read(Role::InputScales, Data::Words(1)),
             Argument::update(Role::X, Data::Words(256)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 30,
+        kernel: 31,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

@@ -50,7 +50,7 @@ pub static INFO: ModelInfo = ModelInfo {
     few_rows: FEW_ROWS,
     rewind: None,
     kv_bytes_per_token: 3_072,
-    activation_bytes: 3_097_088,
+    activation_bytes: 3_098_112,
     activation_bytes_per_token: 0,
     recurrent_bytes: 0,
     prefill_tile: PREFILL_TILE,
@@ -118,12 +118,13 @@ mod kernel {
     pub const ATTENTION_TILE: usize = 26;
     pub const O_PROJ_TILE: usize = 27;
     pub const GATE_UP_PROJ_TILE: usize = 28;
-    pub const DOWN_PROJ_TILE: usize = 29;
-    pub const LM_HEAD_TILE: usize = 30;
+    pub const DOWN_PROJ_SCALES: usize = 29;
+    pub const DOWN_PROJ_TILE: usize = 30;
+    pub const LM_HEAD_TILE: usize = 31;
 }
 
 /// Names, threads per threadgroup and threadgroup memory of the kernels.
-static KERNELS: [KernelSpec; 31] = [
+static KERNELS: [KernelSpec; 32] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj", threads: 256, threadgroup_bytes: 0 },
@@ -153,6 +154,7 @@ static KERNELS: [KernelSpec; 31] = [
     KernelSpec { name: "attention_tile", threads: 128, threadgroup_bytes: 15360 },
     KernelSpec { name: "o_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "gate_up_proj_tile", threads: 128, threadgroup_bytes: 16384 },
+    KernelSpec { name: "down_proj_scales", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "down_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "lm_head_tile", threads: 128, threadgroup_bytes: 16384 },
 ];
@@ -213,6 +215,8 @@ struct TileBuffers {
     act: Slice,
     /// [rows, 256] f32, attention's result
     attn: Slice,
+    /// [rows, 1] f32, powers of two that take rows into the range of halves
+    input_scales: Slice,
     /// [rows, 256] f32, the normed residual stream
     normed: Slice,
     /// [rows, 256] f32, queries after RoPE
@@ -323,6 +327,7 @@ impl Model {
         let tile = TileBuffers {
             act: rows(PREFILL_TILE, "act tile", 768)?,
             attn: rows(PREFILL_TILE, "attn tile", 256)?,
+            input_scales: rows(PREFILL_TILE, "input_scales tile", 1)?,
             normed: rows(PREFILL_TILE, "normed tile", 256)?,
             q: rows(PREFILL_TILE, "q tile", 256)?,
             qkv: rows(PREFILL_TILE, "qkv tile", 512)?,
@@ -516,7 +521,7 @@ impl Model {
         );
     }
 
-    /// One layer, a tile of `rows` tokens: 8 dispatches.
+    /// One layer, a tile of `rows` tokens: 9 dispatches.
     fn tile_layer(&self, pass: &mut Commands, i: usize, rows: u32, params: &Slice, wanted: bool) {
         let k = |index| self.gpu.kernel(index);
         let b = &self.tile;
@@ -552,7 +557,13 @@ impl Model {
             [24, rows.div_ceil(64), 1],
         );
         pass.barrier();
-        pass.dispatch(k(kernel::DOWN_PROJ_TILE), &[&layer.down_proj, &b.act, &b.x, params], [4, rows.div_ceil(64), 1]);
+        pass.dispatch(k(kernel::DOWN_PROJ_SCALES), &[&b.act, &b.input_scales], [1, rows, 1]);
+        pass.barrier();
+        pass.dispatch(
+            k(kernel::DOWN_PROJ_TILE),
+            &[&layer.down_proj, &b.act, &b.input_scales, &b.x, params],
+            [4, rows.div_ceil(64), 1],
+        );
     }
 
     /// A tile of rows of one slot through all layers, in command buffers of [`PREFILL_LAYERS`] layers; with `logits`, every

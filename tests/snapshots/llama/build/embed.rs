@@ -23,7 +23,7 @@ pub fn link(what: &str, project: &Path, out: &Path, macos: bool) {
         Ok(meta) => meta.len(),
         Err(error) => fail(&path, error),
     };
-    let record = path.with_extension("safetensors.sha256");
+    let record = path.with_extension("safetensors.b3");
     let digest = fs::read_to_string(&record).unwrap_or_else(|error| fail(&record, error));
     println!("cargo::rustc-env=FORGE_WEIGHTS_BYTES={bytes}");
     println!("cargo::rustc-env=FORGE_WEIGHTS_RECORD={}", digest.trim_end());

@@ -37,7 +37,7 @@ static MATRICES: [(&str, &[&str]); 9] = [
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 61] = [
+static COSTS: [Cost; 62] = [
     Cost { bytes: [1_024, 2_368, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 1_216, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [43_008, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj
@@ -95,9 +95,10 @@ static COSTS: [Cost; 61] = [
     Cost { bytes: [49_664, 2_048, 0, 0, 0], flops: [0, 0, 16_777_216, 0, 0] }, // gate_up_proj_tile
     Cost { bytes: [86_016, 2_048, 0, 0, 0], flops: [0, 0, 16_777_216, 0, 0] }, // gate_up_proj_tile_q4_1_q5_0
     Cost { bytes: [71_680, 2_048, 0, 0, 0], flops: [0, 0, 16_777_216, 0, 0] }, // gate_up_proj_tile_mxfp4_iq4_nl
-    Cost { bytes: [45_056, 3_072, 0, 0, 0], flops: [0, 0, 8_388_608, 0, 0] }, // down_proj_tile
-    Cost { bytes: [21_504, 3_072, 0, 0, 0], flops: [0, 0, 8_388_608, 0, 0] }, // down_proj_tile_q2_k
-    Cost { bytes: [28_160, 3_072, 0, 0, 0], flops: [0, 0, 8_388_608, 0, 0] }, // down_proj_tile_q3_k
+    Cost { bytes: [0, 1_028, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // down_proj_scales
+    Cost { bytes: [45_056, 3_076, 0, 0, 0], flops: [0, 0, 8_388_608, 0, 0] }, // down_proj_tile
+    Cost { bytes: [21_504, 3_076, 0, 0, 0], flops: [0, 0, 8_388_608, 0, 0] }, // down_proj_tile_q2_k
+    Cost { bytes: [28_160, 3_076, 0, 0, 0], flops: [0, 0, 8_388_608, 0, 0] }, // down_proj_tile_q3_k
     Cost { bytes: [11_968, 1_376, 0, 0, 0], flops: [0, 0, 4_194_304, 0, 0] }, // lm_head_tile
 ];
 
@@ -109,7 +110,7 @@ static INV_FREQ_0: [f32; 16] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 61] = [
+static KERNELS: [KernelCheck; 62] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -1336,9 +1337,22 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // down_proj_tile
+    // down_proj_scales
     KernelCheck {
         kernel: 57,
+        layer: Some(1),
+        rows: &[1, 7, 64, 65],
+        mixed: false,
+        grid: [Dim::Const(1), Dim::Rows, Dim::Const(1)],
+        operation: Operation::RowScale { width: 256, each: 1 },
+        arguments: &[
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::write(Role::InputScales, Data::Words(1)),
+        ],
+    },
+    // down_proj_tile
+    KernelCheck {
+        kernel: 58,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1346,19 +1360,20 @@ static KERNELS: [KernelCheck; 61] = [
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q5K, rows: 256, cols: 256 }],
             norm_eps: None,
-            half_operands: false,
+            half_operands: true,
             epilogue: Epilogue::Residual { factor: 1.0 },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.0.down_proj")),
             Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputScales, Data::Words(1)),
             Argument::update(Role::X, Data::Words(256)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_tile_q2_k
     KernelCheck {
-        kernel: 58,
+        kernel: 59,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1366,19 +1381,20 @@ static KERNELS: [KernelCheck; 61] = [
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q2K, rows: 256, cols: 256 }],
             norm_eps: None,
-            half_operands: false,
+            half_operands: true,
             epilogue: Epilogue::Residual { factor: 1.0 },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
             Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputScales, Data::Words(1)),
             Argument::update(Role::X, Data::Words(256)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // down_proj_tile_q3_k
     KernelCheck {
-        kernel: 59,
+        kernel: 60,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1386,19 +1402,20 @@ static KERNELS: [KernelCheck; 61] = [
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q3K, rows: 256, cols: 256 }],
             norm_eps: None,
-            half_operands: false,
+            half_operands: true,
             epilogue: Epilogue::Residual { factor: 1.0 },
         }),
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
             Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputScales, Data::Words(1)),
             Argument::update(Role::X, Data::Words(256)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 60,
+        kernel: 61,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

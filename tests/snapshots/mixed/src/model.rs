@@ -50,7 +50,7 @@ pub static INFO: ModelInfo = ModelInfo {
     few_rows: FEW_ROWS,
     rewind: None,
     kv_bytes_per_token: 768,
-    activation_bytes: 701_920,
+    activation_bytes: 702_432,
     activation_bytes_per_token: 0,
     recurrent_bytes: 0,
     prefill_tile: PREFILL_TILE,
@@ -141,14 +141,15 @@ mod kernel {
     pub const GATE_UP_PROJ_TILE: usize = 54;
     pub const GATE_UP_PROJ_TILE_Q4_1_Q5_0: usize = 55;
     pub const GATE_UP_PROJ_TILE_MXFP4_IQ4_NL: usize = 56;
-    pub const DOWN_PROJ_TILE: usize = 57;
-    pub const DOWN_PROJ_TILE_Q2_K: usize = 58;
-    pub const DOWN_PROJ_TILE_Q3_K: usize = 59;
-    pub const LM_HEAD_TILE: usize = 60;
+    pub const DOWN_PROJ_SCALES: usize = 57;
+    pub const DOWN_PROJ_TILE: usize = 58;
+    pub const DOWN_PROJ_TILE_Q2_K: usize = 59;
+    pub const DOWN_PROJ_TILE_Q3_K: usize = 60;
+    pub const LM_HEAD_TILE: usize = 61;
 }
 
 /// Names, threads per threadgroup and threadgroup memory of the kernels.
-static KERNELS: [KernelSpec; 61] = [
+static KERNELS: [KernelSpec; 62] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj", threads: 128, threadgroup_bytes: 0 },
@@ -206,6 +207,7 @@ static KERNELS: [KernelSpec; 61] = [
     KernelSpec { name: "gate_up_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "gate_up_proj_tile_q4_1_q5_0", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "gate_up_proj_tile_mxfp4_iq4_nl", threads: 128, threadgroup_bytes: 16384 },
+    KernelSpec { name: "down_proj_scales", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "down_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "down_proj_tile_q2_k", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "down_proj_tile_q3_k", threads: 128, threadgroup_bytes: 16384 },
@@ -368,6 +370,8 @@ struct TileBuffers {
     act: Slice,
     /// [rows, 128] f32, attention's result
     attn: Slice,
+    /// [rows, 1] f32, powers of two that take rows into the range of halves
+    input_scales: Slice,
     /// [rows, 256] f32, the normed residual stream
     normed: Slice,
     /// [rows, 128] f32, queries after RoPE
@@ -482,6 +486,7 @@ impl Model {
         let tile = TileBuffers {
             act: rows(PREFILL_TILE, "act tile", 256)?,
             attn: rows(PREFILL_TILE, "attn tile", 128)?,
+            input_scales: rows(PREFILL_TILE, "input_scales tile", 1)?,
             normed: rows(PREFILL_TILE, "normed tile", 256)?,
             q: rows(PREFILL_TILE, "q tile", 128)?,
             qkv: rows(PREFILL_TILE, "qkv tile", 256)?,
@@ -664,7 +669,7 @@ impl Model {
         );
     }
 
-    /// One layer, a tile of `rows` tokens: 8 dispatches.
+    /// One layer, a tile of `rows` tokens: 9 dispatches.
     fn tile_layer(&self, pass: &mut Commands, i: usize, rows: u32, params: &Slice, wanted: bool) {
         let k = |index| self.gpu.kernel(index);
         let b = &self.tile;
@@ -700,7 +705,13 @@ impl Model {
             [8, rows.div_ceil(64), 1],
         );
         pass.barrier();
-        pass.dispatch(k(DOWN_PROJ_TILE[i]), &[&layer.down_proj, &b.act, &b.x, params], [4, rows.div_ceil(64), 1]);
+        pass.dispatch(k(kernel::DOWN_PROJ_SCALES), &[&b.act, &b.input_scales], [1, rows, 1]);
+        pass.barrier();
+        pass.dispatch(
+            k(DOWN_PROJ_TILE[i]),
+            &[&layer.down_proj, &b.act, &b.input_scales, &b.x, params],
+            [4, rows.div_ceil(64), 1],
+        );
     }
 
     /// A tile of rows of one slot through all layers, in command buffers of [`PREFILL_LAYERS`] layers; with `logits`, every

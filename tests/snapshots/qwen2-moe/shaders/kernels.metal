@@ -929,6 +929,9 @@ inline void store8(threadgroup float* target, float4 low, float4 high) {
     ((threadgroup float4*)target)[1] = high;
 }
 
+// One over a power of two.
+inline float inverse(float power) { return as_type<float>(0x7F000000u - as_type<uint>(power)); }
+
 // Four elements of an input.
 inline float4 elements4(device const float* elements) { return *(device const float4*)elements; }
 inline float4 elements4(device const half* elements) { return float4(*(device const half4*)elements); }
@@ -943,7 +946,8 @@ struct Floats {
 // the columns that lie in one word of packed codes, four and the four 16 further on. For WIDE and the others see below.
 template <typename W, typename W2, uint WIDE, uint STACK, uint ROWS, uint COLS, bool GATED, uint OFFSET, typename X>
 inline void load_operands(device const uchar* weights, device const uchar* second, X input, uint tokens, uint base,
-                          uint first_row, uint k, uint simdgroup, uint lane, thread float4* x, thread float4* w) {
+                          uint first_row, uint k, uint simdgroup, uint lane, thread const float* scales, thread float4* x,
+                          thread float4* w) {
     const uint column = k + lane / 8 * 4;
     #pragma clang loop unroll(full)
     for (uint turn = 0; turn < 2; ++turn) {
@@ -954,10 +958,10 @@ inline void load_operands(device const uchar* weights, device const uchar* secon
         if (token < tokens) {
             const auto elements = input.row(token) + column;
             if (COLS % 32 == 0 || column < COLS) {
-                x[2 * turn] = elements4(elements);
+                x[2 * turn] = elements4(elements) * scales[turn];
             }
             if (COLS % 32 == 0 || column + 16 < COLS) {
-                x[2 * turn + 1] = elements4(elements + 16);
+                x[2 * turn + 1] = elements4(elements + 16) * scales[turn];
             }
         }
         const bool up = GATED && strip % WIDE >= WIDE / 2;
@@ -980,7 +984,7 @@ inline void load_operands(device const uchar* weights, device const uchar* secon
 
 // Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
 // is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
-// `input.row(token)` is where a token's elements are; `result.put(token, row, product, up)` takes what is inside, with GATED
+// `input.row(token)` is where a token's elements are, `input.scale(token)` a factor on them; `result.put(token, row, product, up)` takes what is inside, with GATED
 // the gate's product and that of `second`. With RAGGED matrices of eight tokens of which none is inside are left out, for tiles that
 // are rarely full. `shared` holds (TOKENS + 64) * 32 floats: half operands of two steps, so that those of
 // one are stored while those of the step before are multiplied, or float operands of one.
@@ -1012,17 +1016,23 @@ inline void product_tile(device const uchar* weights, device const uchar* second
     threadgroup Operand* own_weights = weight_tile + at;
     threadgroup const Operand* left = token_tile + down * 256;
     threadgroup const Operand* right = weight_tile + across * (WIDE * 256);
+    float scales[2];
+    #pragma clang loop unroll(full)
+    for (uint turn = 0; turn < 2; ++turn) {
+        const uint token = (simdgroup + turn * 4) * 8 + lane % 8;
+        scales[turn] = input.scale(min(token, tokens - 1));
+    }
     float4 x[4];
     float4 w[4];
     if (O::AHEAD) {
         load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
-            weights, second, input, tokens, base, first_row, 0, simdgroup, lane, x, w);
+            weights, second, input, tokens, base, first_row, 0, simdgroup, lane, scales, x, w);
     }
     uint buffer = 0;
     for (uint k = 0; k < COLS; k += 32) {
         if (!O::AHEAD) {
             load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
-                weights, second, input, tokens, base, first_row, k, simdgroup, lane, x, w);
+                weights, second, input, tokens, base, first_row, k, simdgroup, lane, scales, x, w);
         }
         O::wait_for_room();
         #pragma clang loop unroll(full)
@@ -1035,7 +1045,7 @@ inline void product_tile(device const uchar* weights, device const uchar* second
         threadgroup_barrier(mem_flags::mem_threadgroup);
         if (O::AHEAD && k + 32 < COLS) {
             load_operands<W, W2, WIDE, STACK, ROWS, COLS, GATED, OFFSET>(
-                weights, second, input, tokens, base, first_row, k + 32, simdgroup, lane, x, w);
+                weights, second, input, tokens, base, first_row, k + 32, simdgroup, lane, scales, x, w);
         }
         #pragma clang loop unroll(full)
         for (uint part = 0; part < 4; ++part) {
@@ -1344,6 +1354,7 @@ template <uint STRIDE>
 struct TokenRows {
     device const float* input;
     inline device const float* row(uint token) const { return input + token * STRIDE; }
+    inline float scale(uint) const { return 1.0f; }
 };
 
 // What becomes of products, WIDTH elements a token.
@@ -1822,6 +1833,17 @@ struct PairRows {
     device const float* input;
     device const uint* pairs;
     inline device const float* row(uint pair) const { return input + ulong(pairs[pair] / PER) * COLS; }
+    inline float scale(uint) const { return 1.0f; }
+};
+
+// A row each; with SCALED times a power of two, by which products are divided.
+template <uint COLS, bool SCALED>
+struct OwnRows {
+    device const float* input;
+    device const float* scales;
+    device const uint* pairs;
+    inline device const float* row(uint pair) const { return input + ulong(pairs[pair]) * COLS; }
+    inline float scale(uint pair) const { return SCALED ? scales[pairs[pair]] : 1.0f; }
 };
 
 // activation(gate x) * up x, WIDTH elements a pair; biases of gates, those of ups SPLIT further on.
@@ -1839,12 +1861,16 @@ struct GatedPairs {
     }
 };
 
-template <uint WIDTH, bool BIASED>
+template <uint WIDTH, bool BIASED, bool SCALED>
 struct StorePairs {
     device float* y;
+    device const float* scales;
     device const uint* pairs;
     device const float* biases;
     inline void put(uint pair, uint row, float product, float) const {
+        if (SCALED) {
+            product *= inverse(scales[pairs[pair]]);
+        }
         y[ulong(pairs[pair]) * WIDTH + row] = BIASED ? product + biases[row] : product;
     }
 };
@@ -1866,15 +1892,15 @@ inline void experts_gate_up_tile(device const uchar* gate, device const uchar* u
 }
 
 // y[pair] = the expert's result, HIDDEN elements a pair.
-template <typename W, typename O, uint TOKENS, uint EXPERTS, uint WIDTH, uint HIDDEN, uint BIASED>
+template <typename W, typename O, uint TOKENS, uint EXPERTS, uint WIDTH, uint HIDDEN, uint BIASED, uint SCALED>
 inline void experts_down_tile(device const uchar* stack, device const float* biases, device const float* input,
-                              device const uint* pairs, device const uint* tiles, device float* y,
+                              device const float* scales, device const uint* pairs, device const uint* tiles, device float* y,
                               threadgroup float* shared, uint2 group, uint simdgroup, uint lane) {
     device const uint* tile = tiles + 3 * group.y;
     device const uint* own = pairs + tile[1];
     const uint base = tile[0] * HIDDEN;
-    const PairRows<WIDTH, 1> rows = {input, own};
-    const StorePairs<HIDDEN, BIASED != 0> results = {y, own, biases + base};
+    const OwnRows<WIDTH, SCALED != 0> rows = {input, scales, own};
+    const StorePairs<HIDDEN, BIASED != 0, SCALED != 0> results = {y, scales, own, biases + base};
     product_tile<W, W, O, TOKENS, EXPERTS * HIDDEN, HIDDEN, WIDTH, false, 0, true>(stack, stack, rows, results, tile[2],
                                                                                   base, group.x * 64, shared, simdgroup,
                                                                                   lane);
@@ -3008,8 +3034,8 @@ kernel void expert_down_tile(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[2560];
-    experts_down_tile<Weights_bf16, Floats, 16, 6, 24, 32, 0>(
-        weights, input, input, pairs, tiles, y, shared, group, simdgroup, lane);
+    experts_down_tile<Weights_bf16, Floats, 16, 6, 24, 32, 0, 0>(
+        weights, input, input, input, pairs, tiles, y, shared, group, simdgroup, lane);
 }
 
 // weighted sum of the results of 2 experts a row, added to the residual stream
