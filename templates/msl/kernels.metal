@@ -199,7 +199,9 @@ kernel void /*{ kernel.name }*/(
 /*%- if k.many %*/
     const uint n = lane / /*{ k.token_results }*/;
     const uint row = first + lane % /*{ k.token_results }*/;
-/*%- if k.normed %*/
+/*%- if k.normed && k.bias %*/
+    const float scale = shared[/*{ k.scales_at }*/n % /*{ k.many_tokens }*/];
+/*%- else if k.normed %*/
     result *= shared[/*{ k.scales_at }*/n % /*{ k.many_tokens }*/];
 /*%- endif %*/
 /*%- if k.gated %*/
@@ -211,9 +213,16 @@ kernel void /*{ kernel.name }*/(
     if (/*% if k.splits_k && !k.ends_here %*/owner && /*% endif %*/n < tokens && row < end/*% if k.gated && k.token_results > k.half_nr %*/ && lane % /*{ k.token_results }*/ < /*{ k.half_nr }*//*% endif %*/) {
         const uint place = n * /*% if k.gated %*//*{ k.end }*//*% else %*//*{ k.rows }*//*% endif %*/ + row;
 /*%- if k.bias %*/
+/*%- if k.normed %*/
+        result = fma(result, scale, bias[row]);
+/*%- if k.gated %*/
+        up = fma(up, scale, bias[/*{ k.end }*/ + row]);
+/*%- endif %*/
+/*%- else %*/
         result += bias[row];
 /*%- if k.gated %*/
         up += bias[/*{ k.end }*/ + row];
+/*%- endif %*/
 /*%- endif %*/
 /*%- endif %*/
 /*%- match k.epilogue %*/
@@ -251,15 +260,17 @@ kernel void /*{ kernel.name }*/(
         sums, shared/*{ k.sums_offset }*/, square, group, tokens, simdgroup, lane);
 /*%- endmatch %*/
 /*%- else %*/
-/*%- if k.normed %*/
+/*%- if k.normed && k.bias %*/
+    const float scale = rms_scale</*{ k.partials }*/, /*{ k.cols }*/>(input_sums, /*{ k.eps }*/, lane);
+/*%- else if k.normed %*/
     scale_rows</*{ k.nr }*/>(acc, rms_scale</*{ k.partials }*/, /*{ k.cols }*/>(input_sums, /*{ k.eps }*/, lane));
 /*%- endif %*/
 /*%- if k.bias %*/
 /*%- if k.gated %*/
-    add_bias</*{ k.half_nr }*/>(acc, bias, first, end);
-    add_bias</*{ k.half_nr }*/>(acc + /*{ k.half_nr }*/, bias + /*{ k.end }*/, first, end);
+    add_bias</*{ k.half_nr }*/>(acc, /*% if k.normed %*/scale/*% else %*/1.0f/*% endif %*/, bias, first, end);
+    add_bias</*{ k.half_nr }*/>(acc + /*{ k.half_nr }*/, /*% if k.normed %*/scale/*% else %*/1.0f/*% endif %*/, bias + /*{ k.end }*/, first, end);
 /*%- else %*/
-    add_bias</*{ k.nr }*/>(acc, bias, first, end);
+    add_bias</*{ k.nr }*/>(acc, /*% if k.normed %*/scale/*% else %*/1.0f/*% endif %*/, bias, first, end);
 /*%- endif %*/
 /*%- endif %*/
 /*%- match k.epilogue %*/

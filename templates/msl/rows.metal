@@ -29,12 +29,13 @@ inline void scale_rows(thread float* acc, float scale) {
     }
 }
 
+// Scaled and added to in one, so that no compiler rounds once in a kernel for one row and twice in one for several.
 template <uint NR>
-inline void add_bias(thread float* acc, device const float* bias, uint first, uint end) {
+inline void add_bias(thread float* acc, float scale, device const float* bias, uint first, uint end) {
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (first + r < end) {
-            acc[r] += bias[first + r];
+            acc[r] = fma(acc[r], scale, bias[first + r]);
         }
     }
 }

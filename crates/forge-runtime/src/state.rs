@@ -67,11 +67,10 @@ pub fn copy(states: &[SlotState], from: Slot, to: Slot, positions: usize) {
 
 /// Appends the state that positions of a slot have of their own, part after part.
 pub fn read_rows(states: &[SlotState], context: usize, slot: Slot, positions: &Range<usize>, rows: &mut Vec<u8>) {
-    for state in states {
-        if let Some(part) = state.rows(slot, positions, context) {
-            part.read(rows);
-        }
-    }
+    let parts = || states.iter().filter_map(|state| state.rows(slot, positions, context));
+    // Some megabytes, which are not to be moved as they grow.
+    rows.reserve_exact(parts().map(|part| part.bytes() as usize).sum());
+    parts().for_each(|part| part.read(rows));
 }
 
 /// Writes the state of positions of a slot: the first of the `of` positions that `rows` has.

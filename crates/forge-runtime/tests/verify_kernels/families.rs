@@ -262,9 +262,9 @@ pub static PROJECT: Family = Family {
         // One product of 32 left out, in one row.
         ("float(half(input[token * 32 + i]))", "(row == 7 && i == 30 ? 0.0f : input[token * 32 + i])", "halves"),
         ("float(half(weights[row * 32 + i]))", "float(half(weights[row * 32 + i]) * 1.01h)", "halves"),
-        // Another power of two, negative elements left out, and a row that is not multiplied, or not divided, by its own.
+        // Another power of two, that of another row, and a row that is not multiplied, or not divided, by its own.
         ("14.0f -", "15.0f -", "row_scale"),
-        ("abs(input[row * 32 + i])", "input[row * 32 + i]", "row_scale"),
+        ("abs(input[row * 32 + i])", "abs(input[i])", "row_scale"),
         ("half(scale * input", "half(input", "scaled_halves"),
         ("sum / scale", "sum / input_scales[0]", "scaled_halves"),
         ("rsqrt(mean + 1.0e-5f)", "rsqrt(mean + 1.0e-4f)", "residual"),

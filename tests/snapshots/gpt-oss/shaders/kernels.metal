@@ -646,12 +646,13 @@ inline void scale_rows(thread float* acc, float scale) {
     }
 }
 
+// Scaled and added to in one, so that no compiler rounds once in a kernel for one row and twice in one for several.
 template <uint NR>
-inline void add_bias(thread float* acc, device const float* bias, uint first, uint end) {
+inline void add_bias(thread float* acc, float scale, device const float* bias, uint first, uint end) {
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (first + r < end) {
-            acc[r] += bias[first + r];
+            acc[r] = fma(acc[r], scale, bias[first + r]);
         }
     }
 }
@@ -2639,8 +2640,8 @@ kernel void qkv_proj(
     const uint end = 128;
     gemv_bf16<128, 32, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
-    scale_rows<2>(acc, rms_scale<8, 32>(input_sums, 1e-5f, lane));
-    add_bias<2>(acc, bias, first, end);
+    const float scale = rms_scale<8, 32>(input_sums, 1e-5f, lane);
+    add_bias<2>(acc, scale, bias, first, end);
     store_rows<2>(y, acc, first, end, lane);
 }
 
@@ -2674,10 +2675,10 @@ kernel void qkv_proj_two(
     float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
-    result *= shared[n % 2];
+    const float scale = shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 128 + row;
-        result += bias[row];
+        result = fma(result, scale, bias[row]);
         y[place] = result;
     }
 }
@@ -2712,10 +2713,10 @@ kernel void qkv_proj_few(
     float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
-    result *= shared[n % 4];
+    const float scale = shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 128 + row;
-        result += bias[row];
+        result = fma(result, scale, bias[row]);
         y[place] = result;
     }
 }
@@ -2794,7 +2795,7 @@ kernel void o_proj(
     const uint end = 32;
     gemv_bf16<32, 64, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
-    add_bias<2>(acc, bias, first, end);
+    add_bias<2>(acc, 1.0f, bias, first, end);
     const float square =
         add_rows<2>(x, gamma, scaled, acc, 1.0f, first, end, lane);
     store_partial_sum<8, 2, 8, 2>(
@@ -2906,8 +2907,8 @@ kernel void router(
         gemv_bf16<4, 32, 2, 1, 0>(
             weights, input, first, 0, lane, acc);
     }
-    scale_rows<2>(acc, rms_scale<8, 32>(input_sums, 1e-5f, lane));
-    add_bias<2>(acc, bias, first, end);
+    const float scale = rms_scale<8, 32>(input_sums, 1e-5f, lane);
+    add_bias<2>(acc, scale, bias, first, end);
     store_rows<2>(y, acc, first, end, lane);
 }
 
@@ -2943,10 +2944,10 @@ kernel void router_two(
     float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
-    result *= shared[n % 2];
+    const float scale = shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 4 + row;
-        result += bias[row];
+        result = fma(result, scale, bias[row]);
         y[place] = result;
     }
 }
@@ -2983,10 +2984,10 @@ kernel void router_few(
     float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
-    result *= shared[n % 4];
+    const float scale = shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 4 + row;
-        result += bias[row];
+        result = fma(result, scale, bias[row]);
         y[place] = result;
     }
 }

@@ -299,12 +299,13 @@ inline void scale_rows(thread float* acc, float scale) {
     }
 }
 
+// Scaled and added to in one, so that no compiler rounds once in a kernel for one row and twice in one for several.
 template <uint NR>
-inline void add_bias(thread float* acc, device const float* bias, uint first, uint end) {
+inline void add_bias(thread float* acc, float scale, device const float* bias, uint first, uint end) {
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (first + r < end) {
-            acc[r] += bias[first + r];
+            acc[r] = fma(acc[r], scale, bias[first + r]);
         }
     }
 }
@@ -1828,8 +1829,8 @@ kernel void qkv_proj(
     const uint end = 64;
     gemv_bf16<64, 32, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
-    scale_rows<2>(acc, rms_scale<2, 32>(input_sums, 1e-6f, lane));
-    add_bias<2>(acc, bias, first, end);
+    const float scale = rms_scale<2, 32>(input_sums, 1e-6f, lane);
+    add_bias<2>(acc, scale, bias, first, end);
     store_rows<2>(y, acc, first, end, lane);
 }
 
@@ -1863,10 +1864,10 @@ kernel void qkv_proj_two(
     float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
-    result *= shared[n % 2];
+    const float scale = shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 64 + row;
-        result += bias[row];
+        result = fma(result, scale, bias[row]);
         y[place] = result;
     }
 }
@@ -1901,10 +1902,10 @@ kernel void qkv_proj_few(
     float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
-    result *= shared[n % 4];
+    const float scale = shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 64 + row;
-        result += bias[row];
+        result = fma(result, scale, bias[row]);
         y[place] = result;
     }
 }

@@ -272,12 +272,13 @@ struct GeluTanh {
 // Prologues and epilogues of the matrix-vector kernels. A simdgroup holds NR results (of each token), the same in every
 // lane; result r belongs to output row `first + r` and is written by lane r.
 
+// Scaled and added to in one, so that no compiler rounds once in a kernel for one row and twice in one for several.
 template <uint NR>
-inline void add_bias(thread float* acc, device const float* bias, uint first, uint end) {
+inline void add_bias(thread float* acc, float scale, device const float* bias, uint first, uint end) {
     #pragma clang loop unroll(full)
     for (uint r = 0; r < NR; ++r) {
         if (first + r < end) {
-            acc[r] += bias[first + r];
+            acc[r] = fma(acc[r], scale, bias[first + r]);
         }
     }
 }
@@ -1634,7 +1635,7 @@ kernel void qkv_proj(
     const uint end = 64;
     gemv_bf16<64, 32, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
-    add_bias<2>(acc, bias, first, end);
+    add_bias<2>(acc, 1.0f, bias, first, end);
     store_rows<2>(y, acc, first, end, lane);
 }
 
@@ -1769,7 +1770,7 @@ kernel void o_proj(
     const uint end = 32;
     gemv_bf16<32, 32, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
-    add_bias<2>(acc, bias, first, end);
+    add_bias<2>(acc, 1.0f, bias, first, end);
     accumulate_rows<2>(x, acc, 1.0f, first, end, lane);
 }
 
@@ -1853,7 +1854,7 @@ kernel void up_proj(
         gemv_bf16<24, 32, 2, 1, 0>(
             weights, input, first, 0, lane, acc);
     }
-    add_bias<2>(acc, bias, first, end);
+    add_bias<2>(acc, 1.0f, bias, first, end);
     store_activated_rows<2>(y, acc, GeluTanh(), first, end, lane);
 }
 
@@ -1939,7 +1940,7 @@ kernel void down_proj(
     const uint end = 32;
     gemv_bf16<32, 24, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
-    add_bias<2>(acc, bias, first, end);
+    add_bias<2>(acc, 1.0f, bias, first, end);
     accumulate_rows<2>(x, acc, 1.0f, first, end, lane);
 }
 
