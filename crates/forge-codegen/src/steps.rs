@@ -104,11 +104,11 @@ fn call(plan: &Plan, step: &Step, pad: &str) -> String {
     let bindings = &plan.kernels[last].bindings;
     let args: Vec<String> = bindings.iter().map(|b| argument(plan, step.args[&b.role])).collect();
     let (function, first, grids) = match (step.few, step.counts) {
-        (Some([two, more]), _) => {
-            let kernels = [step.kernel, two, more].map(|choice| format!("k({})", kernel(choice)));
+        (Some([two, four, more]), _) => {
+            let kernels = [step.kernel, two, four, more].map(|choice| format!("k({})", kernel(choice)));
             let kernels = format!("[{}]", kernels.join(", "));
             let grid = if grids_differ(plan, step) {
-                format!("by_rows(rows, {}, {}, {})", grid(step.kernel), grid(two), grid(more))
+                format!("by_rows(rows, {})", [step.kernel, two, four, more].map(grid).join(", "))
             } else {
                 grid(more)
             };
