@@ -337,7 +337,7 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 32] = [
+const FAMILIES: [&str; 33] = [
     "activation",
     "rows",
     "embed",
