@@ -117,6 +117,7 @@ fn parts(source: &str) -> Option<Vec<Part<'_>>> {
     if (0..tokens.len()).any(|at| in_directive[at] && is_paste(&tokens[at..])) {
         return None;
     }
+    let code: Vec<usize> = (0..tokens.len()).filter(|&at| tokens[at].is_significant() && !in_directive[at]).collect();
     let mut parts = Vec::new();
     // Where the comments begin that may belong to what comes next, and line ends before them.
     let (mut at, mut start, mut lines_before) = (0, None, 0);
@@ -149,7 +150,7 @@ fn parts(source: &str) -> Option<Vec<Part<'_>>> {
                 let (end, kind) = if in_directive[at] {
                     directive(&tokens, &in_directive, at)
                 } else {
-                    definition(&tokens, &in_directive, at)?
+                    definition(&tokens, &code[code.partition_point(|&code| code < at)..])?
                 };
                 let end = with_remark(&tokens, end);
                 let words = words(&tokens[at..end]);
@@ -213,10 +214,9 @@ fn directive<'a>(tokens: &[Token<'a>], in_directive: &[bool], start: usize) -> (
     (last + 1, kind)
 }
 
-/// The end and the kind of the declaration or definition at `start`.
-fn definition<'a>(tokens: &[Token<'a>], in_directive: &[bool], start: usize) -> Option<(usize, Kind<'a>)> {
-    let all: Vec<usize> =
-        (start..tokens.len()).filter(|&at| tokens[at].is_significant() && !in_directive[at]).collect();
+/// The end and the kind of the declaration or definition that the first of `all` begins, the tokens from there on that are neither
+/// blanks nor comments nor for the preprocessor.
+fn definition<'a>(tokens: &[Token<'a>], all: &[usize]) -> Option<(usize, Kind<'a>)> {
     let text = |at: usize| all.get(at).map_or("", |&token| tokens[token].text);
     let is_word = |at: usize| all.get(at).is_some_and(|&token| tokens[token].kind == TokenKind::Identifier);
     // The heading: indices of what stands outside of brackets and of the parameters of a template.
