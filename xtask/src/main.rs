@@ -75,9 +75,8 @@ enum Task {
     Tidy,
 }
 
-/// How Cargo builds emitted projects whose programs are tried and not timed: as they say, but without optimisation between the units of
-/// one crate, which takes a quarter of that time.
-const QUICK: (&str, &str) = ("CARGO_PROFILE_RELEASE_LTO", "off");
+/// How Cargo builds emitted projects whose programs are tried and not timed: their kernels as ever, of Rust what counts most alone.
+const QUICK: [(&str, &str); 2] = [("CARGO_PROFILE_RELEASE_LTO", "off"), ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")];
 
 /// Whether a task takes times, of programs as their users build them.
 fn takes_times(task: &Task) -> bool {
@@ -98,15 +97,14 @@ fn takes_times(task: &Task) -> bool {
 
 /// This command with [`QUICK`] in its environment, and so in that of all that it starts.
 fn quickly() -> Result<ExitCode> {
-    let (name, value) = QUICK;
     let mut command = Command::new(env::current_exe()?);
-    let status = command.args(env::args_os().skip(1)).env(name, value).status().context("cannot start again")?;
+    let status = command.args(env::args_os().skip(1)).envs(QUICK).status().context("cannot start again")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn main() -> ExitCode {
     let task = Cli::parse().command;
-    let result = if env::var_os(QUICK.0).is_none() && !takes_times(&task) { quickly() } else { run(task) };
+    let result = if env::var_os(QUICK[0].0).is_none() && !takes_times(&task) { quickly() } else { run(task) };
     match result {
         Ok(code) => code,
         Err(error) => {

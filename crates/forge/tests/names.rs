@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -59,24 +59,28 @@ fn manifests() -> Vec<(String, String, String)> {
         packages(&lock_file()).into_iter().flat_map(|name| [name.replace('-', "_"), name.to_uppercase(), name]),
     );
     let mut manifests = Vec::new();
+    // Many texts come to the same name.
+    let mut projects: BTreeMap<String, (String, String)> = BTreeMap::new();
     for text in texts {
         let name = package_name(&text).name;
-        let options = RenderOptions {
-            name: name.clone(),
-            source: "model.gguf".into(),
-            command: "forge gen".into(),
-            ..Default::default()
-        };
-        let project = render(&plan, &checkpoint.graph, &checkpoint.assets, &options).unwrap();
-        let manifest = String::from_utf8(project.files[Path::new("Cargo.toml")].clone()).unwrap();
+        let (manifest, main) = projects.entry(name.clone()).or_insert_with(|| {
+            let options = RenderOptions {
+                name: name.clone(),
+                source: "model.gguf".into(),
+                command: "forge gen".into(),
+                ..Default::default()
+            };
+            let project = render(&plan, &checkpoint.graph, &checkpoint.assets, &options).unwrap();
+            let file = |path: &str| String::from_utf8(project.files[Path::new(path)].clone()).unwrap();
+            (file("Cargo.toml"), file("src/main.rs"))
+        });
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{text:?}: {manifest}");
         // What the program imports would stand for what it is imported from.
-        let main = String::from_utf8(project.files[Path::new("src/main.rs")].clone()).unwrap();
         let library = name.replace('-', "_");
         let imports = main.lines().filter_map(|line| line.strip_prefix(&format!("use {library}::"))?.strip_suffix(';'));
         let imports: Vec<&str> = imports.map(|path| path.rsplit("::").next().unwrap()).collect();
         assert!(imports.len() >= 5 && !imports.contains(&library.as_str()), "{text:?}: {imports:?}");
-        manifests.push((text, name, manifest));
+        manifests.push((text, name, manifest.clone()));
     }
     manifests
 }

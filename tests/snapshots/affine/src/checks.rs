@@ -37,7 +37,7 @@ static MATRICES: [(&str, &[&str]); 9] = [
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 71] = [
+static COSTS: [Cost; 68] = [
     Cost { bytes: [512, 1_136, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 560, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [11_520, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj
@@ -49,9 +49,6 @@ static COSTS: [Cost; 71] = [
     Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_affine8_g32_affine8_g64_affine8_g128
     Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_two_affine8_g32_affine8_g64_affine8_g128
     Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_few_affine8_g32_affine8_g64_affine8_g128
-    Cost { bytes: [11_520, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_eight
-    Cost { bytes: [20_480, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_eight_affine4_g128_affine5_g32_affine5_g64
-    Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_eight_affine8_g32_affine8_g64_affine8_g128
     Cost { bytes: [0, 1_792, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 1_024, 0, 256, 0], flops: [0, 0, 0, 512, 0] }, // attention
     Cost { bytes: [7_680, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj
@@ -119,7 +116,7 @@ static INV_FREQ_0: [f32; 16] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 71] = [
+static KERNELS: [KernelCheck; 68] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -357,78 +354,9 @@ static KERNELS: [KernelCheck; 71] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_eight
-    KernelCheck {
-        kernel: 11,
-        layer: Some(0),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(8), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
-            norm_eps: Some(1e-6),
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.0.q_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.0.k_proj")),
-            Argument::read(Role::Weights2, Data::Tensor("layers.0.v_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::read(Role::InputSums, Data::Words(16)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // qkv_proj_eight_affine4_g128_affine5_g32_affine5_g64
-    KernelCheck {
-        kernel: 12,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(8), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
-            norm_eps: Some(1e-6),
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.q_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.1.k_proj")),
-            Argument::read(Role::Weights2, Data::Tensor("layers.1.v_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::read(Role::InputSums, Data::Words(16)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // qkv_proj_eight_affine8_g32_affine8_g64_affine8_g128
-    KernelCheck {
-        kernel: 13,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(8), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
-            norm_eps: Some(1e-6),
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.q_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.2.k_proj")),
-            Argument::read(Role::Weights2, Data::Tensor("layers.2.v_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::read(Role::InputSums, Data::Words(16)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
     // rope_append
     KernelCheck {
-        kernel: 14,
+        kernel: 11,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -449,7 +377,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // attention
     KernelCheck {
-        kernel: 15,
+        kernel: 12,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -470,7 +398,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 16,
+        kernel: 13,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -492,7 +420,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_two
     KernelCheck {
-        kernel: 17,
+        kernel: 14,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -515,7 +443,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 18,
+        kernel: 15,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -538,7 +466,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_affine5_g128
     KernelCheck {
-        kernel: 19,
+        kernel: 16,
         layer: Some(1),
         rows: &[1],
         mixed: true,
@@ -560,7 +488,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_two_affine5_g128
     KernelCheck {
-        kernel: 20,
+        kernel: 17,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -583,7 +511,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_few_affine5_g128
     KernelCheck {
-        kernel: 21,
+        kernel: 18,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -606,7 +534,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_affine2_g32
     KernelCheck {
-        kernel: 22,
+        kernel: 19,
         layer: Some(2),
         rows: &[1],
         mixed: true,
@@ -628,7 +556,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_two_affine2_g32
     KernelCheck {
-        kernel: 23,
+        kernel: 20,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -651,7 +579,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_few_affine2_g32
     KernelCheck {
-        kernel: 24,
+        kernel: 21,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -674,7 +602,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_eight
     KernelCheck {
-        kernel: 25,
+        kernel: 22,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -697,7 +625,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_eight_affine5_g128
     KernelCheck {
-        kernel: 26,
+        kernel: 23,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -720,7 +648,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_eight_affine2_g32
     KernelCheck {
-        kernel: 27,
+        kernel: 24,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -743,7 +671,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 28,
+        kernel: 25,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -764,7 +692,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_two
     KernelCheck {
-        kernel: 29,
+        kernel: 26,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -786,7 +714,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 30,
+        kernel: 27,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -808,7 +736,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 31,
+        kernel: 28,
         layer: Some(1),
         rows: &[1],
         mixed: true,
@@ -829,7 +757,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_two_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 32,
+        kernel: 29,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -851,7 +779,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_few_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 33,
+        kernel: 30,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -873,7 +801,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 34,
+        kernel: 31,
         layer: Some(2),
         rows: &[1],
         mixed: true,
@@ -894,7 +822,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_two_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 35,
+        kernel: 32,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -916,7 +844,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_few_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 36,
+        kernel: 33,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -938,7 +866,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 37,
+        kernel: 34,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -960,7 +888,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_two
     KernelCheck {
-        kernel: 38,
+        kernel: 35,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -983,7 +911,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 39,
+        kernel: 36,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1006,7 +934,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_affine6_g128
     KernelCheck {
-        kernel: 40,
+        kernel: 37,
         layer: Some(1),
         rows: &[1],
         mixed: true,
@@ -1028,7 +956,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_two_affine6_g128
     KernelCheck {
-        kernel: 41,
+        kernel: 38,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1051,7 +979,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_few_affine6_g128
     KernelCheck {
-        kernel: 42,
+        kernel: 39,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1074,7 +1002,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_affine3_g32
     KernelCheck {
-        kernel: 43,
+        kernel: 40,
         layer: Some(2),
         rows: &[1],
         mixed: true,
@@ -1096,7 +1024,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_two_affine3_g32
     KernelCheck {
-        kernel: 44,
+        kernel: 41,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1119,7 +1047,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_few_affine3_g32
     KernelCheck {
-        kernel: 45,
+        kernel: 42,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1142,7 +1070,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_eight
     KernelCheck {
-        kernel: 46,
+        kernel: 43,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1165,7 +1093,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_eight_affine6_g128
     KernelCheck {
-        kernel: 47,
+        kernel: 44,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1188,7 +1116,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_eight_affine3_g32
     KernelCheck {
-        kernel: 48,
+        kernel: 45,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1211,7 +1139,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 49,
+        kernel: 46,
         layer: None,
         rows: &[1],
         mixed: true,
@@ -1231,7 +1159,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // lm_head_two
     KernelCheck {
-        kernel: 50,
+        kernel: 47,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1252,7 +1180,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 51,
+        kernel: 48,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1273,7 +1201,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // lm_head_eight
     KernelCheck {
-        kernel: 52,
+        kernel: 49,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1294,7 +1222,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 53,
+        kernel: 50,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1313,7 +1241,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 54,
+        kernel: 51,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1333,7 +1261,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 55,
+        kernel: 52,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1352,7 +1280,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 56,
+        kernel: 53,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1366,7 +1294,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 57,
+        kernel: 54,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1388,7 +1316,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // qkv_proj_tile_affine4_g128_affine5_g32_affine5_g64
     KernelCheck {
-        kernel: 58,
+        kernel: 55,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1410,7 +1338,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // qkv_proj_tile_affine8_g32_affine8_g64_affine8_g128
     KernelCheck {
-        kernel: 59,
+        kernel: 56,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1432,7 +1360,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 60,
+        kernel: 57,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1453,7 +1381,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 61,
+        kernel: 58,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1473,7 +1401,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_tile_affine5_g128
     KernelCheck {
-        kernel: 62,
+        kernel: 59,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1493,7 +1421,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_tile_affine2_g32
     KernelCheck {
-        kernel: 63,
+        kernel: 60,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1513,7 +1441,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 64,
+        kernel: 61,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1534,7 +1462,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_tile_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 65,
+        kernel: 62,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1555,7 +1483,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_tile_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 66,
+        kernel: 63,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1576,7 +1504,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 67,
+        kernel: 64,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1596,7 +1524,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_tile_affine6_g128
     KernelCheck {
-        kernel: 68,
+        kernel: 65,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1616,7 +1544,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_tile_affine3_g32
     KernelCheck {
-        kernel: 69,
+        kernel: 66,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1636,7 +1564,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 70,
+        kernel: 67,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
