@@ -37,7 +37,7 @@ static MATRICES: [(&str, &[&str]); 9] = [
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 61] = [
+static COSTS: [Cost; 68] = [
     Cost { bytes: [512, 1_136, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 560, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [11_520, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj
@@ -60,6 +60,9 @@ static COSTS: [Cost; 61] = [
     Cost { bytes: [6_656, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_affine2_g32
     Cost { bytes: [6_656, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_two_affine2_g32
     Cost { bytes: [6_656, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_few_affine2_g32
+    Cost { bytes: [7_680, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_eight
+    Cost { bytes: [11_264, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_eight_affine5_g128
+    Cost { bytes: [6_656, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_eight_affine2_g32
     Cost { bytes: [16_896, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj
     Cost { bytes: [16_896, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [16_896, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_few
@@ -78,9 +81,13 @@ static COSTS: [Cost; 61] = [
     Cost { bytes: [8_704, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_affine3_g32
     Cost { bytes: [8_704, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_two_affine3_g32
     Cost { bytes: [8_704, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_few_affine3_g32
+    Cost { bytes: [9_728, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_eight
+    Cost { bytes: [13_312, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_eight_affine6_g128
+    Cost { bytes: [8_704, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_eight_affine3_g32
     Cost { bytes: [4_928, 928, 0, 0, 0], flops: [0, 22_528, 0, 0, 0] }, // lm_head
     Cost { bytes: [4_928, 928, 0, 0, 0], flops: [0, 22_528, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [4_928, 928, 0, 0, 0], flops: [0, 22_528, 0, 0, 0] }, // lm_head_few
+    Cost { bytes: [4_928, 928, 0, 0, 0], flops: [0, 22_528, 0, 0, 0] }, // lm_head_eight
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
     Cost { bytes: [0, 24, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
@@ -109,7 +116,7 @@ static INV_FREQ_0: [f32; 16] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 61] = [
+static KERNELS: [KernelCheck; 68] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -593,9 +600,78 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // gate_up_proj
+    // o_proj_eight
     KernelCheck {
         kernel: 22,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::RowTiles(8), Dim::Const(4), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_eight_affine5_g128
+    KernelCheck {
+        kernel: 23,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::RowTiles(8), Dim::Const(4), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // o_proj_eight_affine2_g32
+    KernelCheck {
+        kernel: 24,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::RowTiles(8), Dim::Const(4), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.ffn_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // gate_up_proj
+    KernelCheck {
+        kernel: 25,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -616,7 +692,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_two
     KernelCheck {
-        kernel: 23,
+        kernel: 26,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -638,7 +714,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 24,
+        kernel: 27,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -660,7 +736,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 25,
+        kernel: 28,
         layer: Some(1),
         rows: &[1],
         mixed: true,
@@ -681,7 +757,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_two_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 26,
+        kernel: 29,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -703,7 +779,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_few_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 27,
+        kernel: 30,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -725,7 +801,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 28,
+        kernel: 31,
         layer: Some(2),
         rows: &[1],
         mixed: true,
@@ -746,7 +822,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_two_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 29,
+        kernel: 32,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -768,7 +844,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_few_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 30,
+        kernel: 33,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -790,7 +866,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 31,
+        kernel: 34,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -812,7 +888,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_two
     KernelCheck {
-        kernel: 32,
+        kernel: 35,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -835,7 +911,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 33,
+        kernel: 36,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -858,7 +934,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_affine6_g128
     KernelCheck {
-        kernel: 34,
+        kernel: 37,
         layer: Some(1),
         rows: &[1],
         mixed: true,
@@ -880,7 +956,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_two_affine6_g128
     KernelCheck {
-        kernel: 35,
+        kernel: 38,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -903,7 +979,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_few_affine6_g128
     KernelCheck {
-        kernel: 36,
+        kernel: 39,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -926,7 +1002,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_affine3_g32
     KernelCheck {
-        kernel: 37,
+        kernel: 40,
         layer: Some(2),
         rows: &[1],
         mixed: true,
@@ -948,7 +1024,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_two_affine3_g32
     KernelCheck {
-        kernel: 38,
+        kernel: 41,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -971,7 +1047,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_few_affine3_g32
     KernelCheck {
-        kernel: 39,
+        kernel: 42,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -992,9 +1068,78 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
+    // down_proj_eight
+    KernelCheck {
+        kernel: 43,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::RowTiles(8), Dim::Const(4), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.down_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_eight_affine6_g128
+    KernelCheck {
+        kernel: 44,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::RowTiles(8), Dim::Const(4), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // down_proj_eight_affine3_g32
+    KernelCheck {
+        kernel: 45,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::RowTiles(8), Dim::Const(4), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
+            norm_eps: None,
+            half_operands: false,
+            epilogue: Epilogue::Residual { factor: 1.0 },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::update(Role::X, Data::Words(128)),
+            Argument::read(Role::Gamma, Data::Tensor("output_norm")),
+            Argument::write(Role::Scaled, Data::Words(128)),
+            Argument::write(Role::Sums, Data::Words(16)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
     // lm_head
     KernelCheck {
-        kernel: 40,
+        kernel: 46,
         layer: None,
         rows: &[1],
         mixed: true,
@@ -1014,7 +1159,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // lm_head_two
     KernelCheck {
-        kernel: 41,
+        kernel: 47,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1035,7 +1180,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 42,
+        kernel: 48,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1054,9 +1199,30 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
+    // lm_head_eight
+    KernelCheck {
+        kernel: 49,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::RowTiles(8), Dim::Const(3), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 88, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("lm_head")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(88)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
     // sample_best
     KernelCheck {
-        kernel: 43,
+        kernel: 50,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1075,7 +1241,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 44,
+        kernel: 51,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1095,7 +1261,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 45,
+        kernel: 52,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1114,7 +1280,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 46,
+        kernel: 53,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1128,7 +1294,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 47,
+        kernel: 54,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1150,7 +1316,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // qkv_proj_tile_affine4_g128_affine5_g32_affine5_g64
     KernelCheck {
-        kernel: 48,
+        kernel: 55,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1172,7 +1338,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // qkv_proj_tile_affine8_g32_affine8_g64_affine8_g128
     KernelCheck {
-        kernel: 49,
+        kernel: 56,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1194,7 +1360,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 50,
+        kernel: 57,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1215,7 +1381,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 51,
+        kernel: 58,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1235,7 +1401,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj_tile_affine5_g128
     KernelCheck {
-        kernel: 52,
+        kernel: 59,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1255,7 +1421,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj_tile_affine2_g32
     KernelCheck {
-        kernel: 53,
+        kernel: 60,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1275,7 +1441,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 54,
+        kernel: 61,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1296,7 +1462,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_tile_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 55,
+        kernel: 62,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1317,7 +1483,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_tile_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 56,
+        kernel: 63,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1338,7 +1504,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 57,
+        kernel: 64,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1358,7 +1524,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_tile_affine6_g128
     KernelCheck {
-        kernel: 58,
+        kernel: 65,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1378,7 +1544,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_tile_affine3_g32
     KernelCheck {
-        kernel: 59,
+        kernel: 66,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1398,7 +1564,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 60,
+        kernel: 67,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

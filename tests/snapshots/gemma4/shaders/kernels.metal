@@ -113,6 +113,47 @@ inline bool has_token(uint n, uint tokens) {
     return TOKENS == 1 || n < tokens;
 }
 
+// One step of sums over all lanes, of COUNT parts in each: a lane keeps the even or the odd ones, by its bit `step`, and adds those of
+// the lane that keeps the others. A sum has the same terms in the same order whatever COUNT is.
+template <uint COUNT>
+inline void fold_lanes(thread float* parts, uint step, uint lane) {
+    if (COUNT == 1) {
+        parts[0] += simd_shuffle_xor(parts[0], ushort(step));
+    }
+    const bool odd = lane & step;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < COUNT / 2; ++i) {
+        const float keep = odd ? parts[2 * i + 1] : parts[2 * i];
+        const float give = odd ? parts[2 * i] : parts[2 * i + 1];
+        parts[i] = keep + simd_shuffle_xor(give, ushort(step));
+    }
+}
+
+// The sum over all lanes of part l % COUNT of COUNT parts, up to 32, in lane l.
+template <uint COUNT>
+inline float sum_of_parts(thread float* parts, uint lane) {
+    fold_lanes<COUNT>(parts, 1, lane);
+    fold_lanes<COUNT <= 2 ? 1 : COUNT / 2>(parts, 2, lane);
+    fold_lanes<COUNT <= 4 ? 1 : COUNT / 4>(parts, 4, lane);
+    fold_lanes<COUNT <= 8 ? 1 : COUNT / 8>(parts, 8, lane);
+    fold_lanes<COUNT <= 16 ? 1 : COUNT / 16>(parts, 16, lane);
+    return parts[0];
+}
+
+// What a simdgroup's lanes have of NR results of each token, added up, in units. Of one token every lane gets all, of several
+// lane l gets that of l % (NR * TOKENS), in acc[0]: sums over lanes one by one would cost as much as a tenth of a product's own.
+template <uint NR, uint TOKENS>
+inline void sum_lanes(thread float* acc, float unit, uint lane) {
+    if (TOKENS == 1) {
+        #pragma clang loop unroll(full)
+        for (uint r = 0; r < NR; ++r) {
+            acc[r] = sum_of_parts<1>(acc + r, lane) * unit;
+        }
+    } else {
+        acc[0] = sum_of_parts<NR * TOKENS>(acc, lane) * unit;
+    }
+}
+
 // BF16 rows as they are, eight columns a lane where rows are whole 16-byte words, else four. acc as in gemv_packed.
 inline float4 bf16_to_float4(uint2 bits) { return as_type<float4>(uint4(bits.x << 16, bits.x & 0xFFFF0000u, bits.y << 16, bits.y & 0xFFFF0000u)); }
 
@@ -205,10 +246,7 @@ inline void gemv_bf16(device const uchar* weights, device const float* x, uint r
             }
         }
     }
-    #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR * TOKENS; ++r) {
-        acc[r] = simd_sum(acc[r]);
-    }
+    sum_lanes<NR, TOKENS>(acc, 1.0f, lane);
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -364,19 +402,8 @@ inline void store_partial_sum(device float* sums, threadgroup float* shared, flo
     }
 }
 
-// Kernels for several tokens. A simdgroup has COUNT results, up to 32; from here on a lane has one of them, so that what becomes of them
+// Kernels for several tokens. A simdgroup has COUNT results, up to 32, of which lane l has one, l % COUNT, so that what becomes of them
 // is done once.
-
-// This lane's of the results that all lanes have.
-template <uint COUNT>
-inline float own_result(thread const float* acc, uint lane) {
-    float result = 0.0f;
-    #pragma clang loop unroll(full)
-    for (uint i = 0; i < COUNT; ++i) {
-        result = lane == i ? acc[i] : result;
-    }
-    return result;
-}
 
 // 1 / rms of each token's input, by the simdgroups in turn. They are there after the next barrier; zeros of tokens that are not there.
 template <uint TOKENS, uint SIMDGROUPS, uint PARTIALS, uint WIDTH>
@@ -1833,7 +1860,7 @@ kernel void per_layer_model_proj_two(
         gemv_bf16<48, 32, 4, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    float result = own_result<8>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     if (n < tokens && row < end) {
@@ -1864,7 +1891,7 @@ kernel void per_layer_model_proj_few(
         gemv_bf16<48, 32, 4, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    float result = own_result<16>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     if (n < tokens && row < end) {
@@ -1971,7 +1998,7 @@ kernel void qkv_proj_two(
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 2];
@@ -2007,7 +2034,7 @@ kernel void qkv_proj_few(
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 4];
@@ -2119,7 +2146,7 @@ kernel void o_proj_two(
     const uint end = 32;
     gemv_bf16<32, 64, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<8>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -2155,7 +2182,7 @@ kernel void o_proj_few(
     const uint end = 32;
     gemv_bf16<32, 64, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<16>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -2237,7 +2264,7 @@ kernel void gate_up_proj_two(
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 2];
@@ -2276,7 +2303,7 @@ kernel void gate_up_proj_few(
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 4];
@@ -2332,7 +2359,7 @@ kernel void down_proj_two(
     const uint end = 32;
     gemv_bf16<32, 40, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<8>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -2368,7 +2395,7 @@ kernel void down_proj_few(
     const uint end = 32;
     gemv_bf16<32, 40, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<16>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -2426,7 +2453,7 @@ kernel void per_layer_gate_two(
         gemv_bf16<8, 32, 4, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    float result = own_result<8>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     if (n < tokens && row < end) {
@@ -2459,7 +2486,7 @@ kernel void per_layer_gate_few(
         gemv_bf16<8, 32, 4, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    float result = own_result<16>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     if (n < tokens && row < end) {
@@ -2513,7 +2540,7 @@ kernel void per_layer_proj_two(
     const uint end = 32;
     gemv_bf16<32, 8, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<8>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -2549,7 +2576,7 @@ kernel void per_layer_proj_few(
     const uint end = 32;
     gemv_bf16<32, 8, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<16>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -2630,7 +2657,7 @@ kernel void qkv_proj_two_256x32(
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 2];
@@ -2666,7 +2693,7 @@ kernel void qkv_proj_few_256x32(
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 4];
@@ -2778,7 +2805,7 @@ kernel void o_proj_two_32x128(
     const uint end = 32;
     gemv_bf16<32, 128, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<8>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -2814,7 +2841,7 @@ kernel void o_proj_few_32x128(
     const uint end = 32;
     gemv_bf16<32, 128, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<16>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -2873,7 +2900,7 @@ kernel void q_proj_two(
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 2];
@@ -2909,7 +2936,7 @@ kernel void q_proj_few(
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 4];
@@ -2989,7 +3016,7 @@ kernel void gate_up_proj_two_160x32(
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 2];
@@ -3026,7 +3053,7 @@ kernel void gate_up_proj_few_160x32(
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 4];
@@ -3082,7 +3109,7 @@ kernel void down_proj_two_32x80(
     const uint end = 32;
     gemv_bf16<32, 80, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<8>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -3118,7 +3145,7 @@ kernel void down_proj_few_32x80(
     const uint end = 32;
     gemv_bf16<32, 80, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<16>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -3177,7 +3204,7 @@ kernel void q_proj_two_128x32(
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 2];
@@ -3213,7 +3240,7 @@ kernel void q_proj_few_128x32(
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 4];
@@ -3298,7 +3325,7 @@ kernel void lm_head_two(
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 2];
@@ -3337,7 +3364,7 @@ kernel void lm_head_few(
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
+    float result = acc[0];
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 4];

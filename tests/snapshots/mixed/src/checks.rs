@@ -37,7 +37,7 @@ static MATRICES: [(&str, &[&str]); 9] = [
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 61] = [
+static COSTS: [Cost; 62] = [
     Cost { bytes: [1_024, 2_368, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 1_216, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [43_008, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj
@@ -81,6 +81,7 @@ static COSTS: [Cost; 61] = [
     Cost { bytes: [11_968, 1_504, 0, 0, 0], flops: [0, 45_056, 0, 0, 0] }, // lm_head
     Cost { bytes: [11_968, 1_504, 0, 0, 0], flops: [0, 45_056, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [11_968, 1_504, 0, 0, 0], flops: [0, 45_056, 0, 0, 0] }, // lm_head_few
+    Cost { bytes: [11_968, 1_504, 0, 0, 0], flops: [0, 45_056, 0, 0, 0] }, // lm_head_eight
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
     Cost { bytes: [0, 24, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
@@ -109,7 +110,7 @@ static INV_FREQ_0: [f32; 16] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 61] = [
+static KERNELS: [KernelCheck; 62] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -1054,9 +1055,30 @@ static KERNELS: [KernelCheck; 61] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // sample_best
+    // lm_head_eight
     KernelCheck {
         kernel: 43,
+        layer: None,
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::RowTiles(8), Dim::Const(3), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Mxfp4, rows: 88, cols: 256 }],
+            norm_eps: Some(1e-5),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("lm_head")),
+            Argument::read(Role::Input, Data::Words(256)),
+            Argument::read(Role::InputSums, Data::Words(32)),
+            Argument::write(Role::Y, Data::Words(88)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // sample_best
+    KernelCheck {
+        kernel: 44,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1075,7 +1097,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 44,
+        kernel: 45,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1095,7 +1117,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 45,
+        kernel: 46,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1114,7 +1136,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 46,
+        kernel: 47,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1128,7 +1150,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 47,
+        kernel: 48,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1150,7 +1172,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // qkv_proj_tile_iq4_nl_mxfp4_q3_k
     KernelCheck {
-        kernel: 48,
+        kernel: 49,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1172,7 +1194,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // qkv_proj_tile_q5_k_q2_k_q6_k
     KernelCheck {
-        kernel: 49,
+        kernel: 50,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1194,7 +1216,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 50,
+        kernel: 51,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1215,7 +1237,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 51,
+        kernel: 52,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1235,7 +1257,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj_tile_mxfp4
     KernelCheck {
-        kernel: 52,
+        kernel: 53,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1255,7 +1277,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // o_proj_tile_iq4_nl
     KernelCheck {
-        kernel: 53,
+        kernel: 54,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1275,7 +1297,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 54,
+        kernel: 55,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1296,7 +1318,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_tile_q4_1_q5_0
     KernelCheck {
-        kernel: 55,
+        kernel: 56,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1317,7 +1339,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // gate_up_proj_tile_mxfp4_iq4_nl
     KernelCheck {
-        kernel: 56,
+        kernel: 57,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1338,7 +1360,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 57,
+        kernel: 58,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1358,7 +1380,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_tile_q2_k
     KernelCheck {
-        kernel: 58,
+        kernel: 59,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1378,7 +1400,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // down_proj_tile_q3_k
     KernelCheck {
-        kernel: 59,
+        kernel: 60,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1398,7 +1420,7 @@ static KERNELS: [KernelCheck; 61] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 60,
+        kernel: 61,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
