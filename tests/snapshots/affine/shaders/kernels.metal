@@ -158,9 +158,6 @@ template <typename F>
 struct Shared {
     static constexpr constant uint TILES = F::TILES;
     static constexpr constant float UNIT = F::WEIGHTS ? 1.0f : F::Codes::UNIT;
-    // Whether a group is summed apart, so that groups depend on one another by one addition; of larger groups these sums
-    // cost more registers than they are worth.
-    static constexpr constant bool APART = F::TILES <= 2;
 
     // Makes the two runs of a tile's input fit codes, and returns their sum, in units; weights need neither.
     static inline float prepare(uint t, thread float4* v) {
@@ -186,47 +183,45 @@ struct Shared {
             for (uint r = 0; r < NR; ++r) {
                 typename F::Raw raw;
                 F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw);
-                float sum = APART ? 0.0f : acc[r];
                 for (uint t = 0; t < T; ++t) {
                     float4 w[2];
                     F::template decode<T>(raw, t, w);
-                    sum = F::add(raw, t, w, v + 2 * t, sums[t], sum);
+                    acc[r] = F::add(raw, t, w, v + 2 * t, sums[t], acc[r]);
                 }
-                acc[r] = APART ? acc[r] + sum : sum;
             }
         } else {
             typename F::Raw raw[NR];
-            float sums[NR * TOKENS];
             #pragma clang loop unroll(full)
             for (uint r = 0; r < NR; ++r) {
                 F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw[r]);
             }
+            // Inputs of as many tiles at once as 32 registers hold, so that their loads are under way together.
+            constexpr uint AT_ONCE = TOKENS * T <= 4 ? T : 1;
             #pragma clang loop unroll(full)
-            for (uint i = 0; i < NR * TOKENS; ++i) {
-                sums[i] = APART ? 0.0f : acc[i];
-            }
-            #pragma clang loop unroll(full)
-            for (uint t = 0; t < T; ++t) {
-                float4 w[2 * NR];
-                #pragma clang loop unroll(full)
-                for (uint r = 0; r < NR; ++r) {
-                    F::template decode<T>(raw[r], t, w + 2 * r);
-                }
+            for (uint first = 0; first < T; first += AT_ONCE) {
+                float4 v[2 * AT_ONCE * TOKENS];
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
                     // A token that is not there repeats the last, so that nothing branches.
-                    float4 v[2];
-                    load_input<F::BLOCK, 1>(x + min(n, tokens - 1) * COLS, tile + t, lane, v);
-                    const float sum = prepare(t, v);
+                    load_input<F::BLOCK, AT_ONCE>(x + min(n, tokens - 1) * COLS, tile + first, lane, v + 2 * AT_ONCE * n);
+                }
+                #pragma clang loop unroll(full)
+                for (uint t = 0; t < AT_ONCE; ++t) {
+                    float4 w[2 * NR];
                     #pragma clang loop unroll(full)
                     for (uint r = 0; r < NR; ++r) {
-                        sums[n * NR + r] = F::add(raw[r], t, w + 2 * r, v, sum, sums[n * NR + r]);
+                        F::template decode<T>(raw[r], first + t, w + 2 * r);
+                    }
+                    #pragma clang loop unroll(full)
+                    for (uint n = 0; n < TOKENS; ++n) {
+                        thread float4* input = v + 2 * (AT_ONCE * n + t);
+                        const float sum = prepare(first + t, input);
+                        #pragma clang loop unroll(full)
+                        for (uint r = 0; r < NR; ++r) {
+                            acc[n * NR + r] = F::add(raw[r], first + t, w + 2 * r, input, sum, acc[n * NR + r]);
+                        }
                     }
                 }
-            }
-            #pragma clang loop unroll(full)
-            for (uint i = 0; i < NR * TOKENS; ++i) {
-                acc[i] = APART ? acc[i] + sums[i] : sums[i];
             }
         }
     }
@@ -1055,7 +1050,7 @@ inline void rms_norm_row(device const float* x, device const float* gamma, devic
 // stages a token's input of the next tile, with the sums that its lanes take of it, while all multiply this one's from threadgroup
 // memory. So a simdgroup reads and decodes its weights once for all tokens, and prepares one token's input instead of eight. Four rows are as
 // many as leave room: their sums are 32 registers of a thread, their weights of a tile 32 more, and a GPU that gives a thread 128
-// keeps its simdgroups. Formats whose groups are summed apart would need as many again. Sums have the terms of the kernel for one token in its order; of simdgroups that share a row there, the
+// keeps its simdgroups. Sums have the terms of the kernel for one token in its order; of simdgroups that share a row there, the
 // parts come one after another here.
 
 constant constexpr uint STAGED_TOKENS = 8;
@@ -1096,10 +1091,10 @@ inline void load_rows(device const uchar* weights, uint row, uint tile, uint lan
 }
 
 // Adds T tiles from `tile` on to acc. Their weights are in `raw`, and the first one's input in the stage that `buffer` is in; the
-// input of tile `next` follows theirs where there is `more`.
+// input of tile `next` follows theirs where there is `more`, the weights of T tiles from there on where they are `ahead`.
 template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint T>
 inline void add_staged(device const uchar* weights, device const float* x, uint row, bool works, uint tile, uint next,
-                       bool more, thread typename F::Raw* raw, threadgroup float* stage, thread uint& buffer,
+                       bool more, bool ahead, thread typename F::Raw* raw, threadgroup float* stage, thread uint& buffer,
                        uint simdgroup, uint lane, thread float* acc) {
     #pragma clang loop unroll(full)
     for (uint t = 0; t < T; ++t) {
@@ -1110,9 +1105,14 @@ inline void add_staged(device const uchar* weights, device const float* x, uint 
         }
         if (works) {
             float4 w[2 * NR];
+            typename F::Raw now[NR];
             #pragma clang loop unroll(full)
             for (uint r = 0; r < NR; ++r) {
                 F::template decode<T>(raw[r], t, w + 2 * r);
+                now[r] = raw[r];
+            }
+            if (t + 1 == T && ahead) {
+                load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, next, lane, raw);
             }
             threadgroup const float4* runs = (threadgroup const float4*)(stage + buffer) + lane;
             threadgroup const float* sums = stage + buffer + 2 * STAGED_TOKENS * 4 * LANES + lane;
@@ -1122,7 +1122,7 @@ inline void add_staged(device const uchar* weights, device const float* x, uint 
                 const float sum = F::WEIGHTS ? 0.0f : sums[n * LANES];
                 #pragma clang loop unroll(full)
                 for (uint r = 0; r < NR; ++r) {
-                    acc[n * NR + r] = F::add(raw[r], t, w + 2 * r, v, sum, acc[n * NR + r]);
+                    acc[n * NR + r] = F::add(now[r], t, w + 2 * r, v, sum, acc[n * NR + r]);
                 }
             }
         }
@@ -1144,10 +1144,15 @@ inline float gemv_staged(device const uchar* weights, device const float* x, uin
     constexpr uint LEFT = COLS / TILE % T;
     constexpr bool PARTIAL = COLS % TILE != 0;
     constexpr uint END = SPLIT == 0 ? ROWS : SPLIT;
+    // A whole group's weights are loaded before the group before is multiplied, where they are few enough.
+    constexpr bool AHEAD = T <= 2;
     const bool works = END % (STAGED_TOKENS * NR) == 0 || row < END;
     // A token that is not there repeats the last, so that nothing branches.
     device const float* own = x + min(simdgroup, tokens - 1) * COLS;
     typename F::Raw raw[NR];
+    if (AHEAD && GROUPS > 0 && works) {
+        load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, 0, lane, raw);
+    }
     float4 input[2];
     load_staged<F, COLS>(own, 0, lane, input);
     store_staged<F>(stage, input, 0, simdgroup, lane);
@@ -1166,12 +1171,13 @@ inline float gemv_staged(device const uchar* weights, device const float* x, uin
         const uint groups = GROUPS / KS + (part < GROUPS % KS ? 1 : 0);
         for (uint i = 0; i < groups; ++i) {
             const uint tile = (i * KS + part) * T;
-            if (works) {
+            if (!AHEAD && works) {
                 load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, tile, lane, raw);
             }
             const bool last = i + 1 == groups;
             const uint next = !last ? tile + KS * T : tail ? GROUPS * T : (part + 1) * T;
-            add_staged<F, ROWS, COLS, NR, SPLIT, T>(weights, own, row, works, tile, next, !last || tail || parts_left, raw, stage,
+            const bool whole = !last || (!tail && parts_left);
+            add_staged<F, ROWS, COLS, NR, SPLIT, T>(weights, own, row, works, tile, next, whole || tail, AHEAD && whole, raw, stage,
                                                     buffer, simdgroup, lane, acc);
         }
         if (tail) {
@@ -1182,7 +1188,7 @@ inline float gemv_staged(device const uchar* weights, device const float* x, uin
                     load_rows<F, ROWS, COLS, NR, SPLIT, 2>(weights, row, GROUPS * T, lane, raw);
                 }
                 add_staged<F, ROWS, COLS, NR, SPLIT, 2>(weights, own, row, works, GROUPS * T, MORE ? GROUPS * T + 2 : after,
-                                                        MORE || parts_left, raw, stage, buffer, simdgroup, lane, acc);
+                                                               MORE || parts_left, false, raw, stage, buffer, simdgroup, lane, acc);
             }
             if (LEFT & 1) {
                 constexpr uint AT = GROUPS * T + (LEFT & 2);
@@ -1190,7 +1196,7 @@ inline float gemv_staged(device const uchar* weights, device const float* x, uin
                     load_rows<F, ROWS, COLS, NR, SPLIT, 1>(weights, row, AT, lane, raw);
                 }
                 add_staged<F, ROWS, COLS, NR, SPLIT, 1>(weights, own, row, works, AT, PARTIAL ? AT + 1 : after,
-                                                        PARTIAL || parts_left, raw, stage, buffer, simdgroup, lane, acc);
+                                                               PARTIAL || parts_left, false, raw, stage, buffer, simdgroup, lane, acc);
             }
             if (PARTIAL) {
                 float end[NR * STAGED_TOKENS];
@@ -1201,12 +1207,15 @@ inline float gemv_staged(device const uchar* weights, device const float* x, uin
                 if (works) {
                     load_rows<F, ROWS, COLS, NR, SPLIT, 1>(weights, row, COLS / TILE, lane, raw);
                 }
-                add_staged<F, ROWS, COLS, NR, SPLIT, 1>(weights, own, row, works, COLS / TILE, after, parts_left, raw, stage,
-                                                        buffer, simdgroup, lane, end);
+                add_staged<F, ROWS, COLS, NR, SPLIT, 1>(weights, own, row, works, COLS / TILE, after, parts_left, false, raw, stage,
+                                                               buffer, simdgroup, lane, end);
                 #pragma clang loop unroll(full)
                 for (uint i = 0; i < NR * STAGED_TOKENS; ++i) {
                     acc[i] += lane < COLS % TILE / 8 ? end[i] : 0.0f;
                 }
+            }
+            if (AHEAD && parts_left && works) {
+                load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, after, lane, raw);
             }
         }
         const float sum = sum_of_parts<NR * STAGED_TOKENS>(acc, lane) * Shared<F>::UNIT;
@@ -3156,6 +3165,168 @@ kernel void qkv_proj_few_affine8_g32_affine8_g64_affine8_g128(
     }
 }
 
+// [128, 128] affine2_g64 and [64, 128] affine2_g128 and [64, 128] affine3_g32 for up to 8 rows, all in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(512)]]
+kernel void qkv_proj_eight(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine2_g64
+    device const uchar* weights_1 [[buffer(1)]], // [64, 128] affine2_g128
+    device const uchar* weights_2 [[buffer(2)]], // [64, 128] affine3_g32
+    device const float* input [[buffer(3)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(4)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(5)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[4616];
+    const uint group = at.y;
+    const uint tokens = min(8u, step->rows - at.x * 8);
+    input += at.x * 1024;
+    input_sums += at.x * 128;
+    y += at.x * 2048;
+    float result = 0.0f;
+    uint first = 0;
+    uint end = 0;
+    if (group < 4) {
+        const uint row = group * 32 + simdgroup * 4;
+        first = 0 + row;
+        end = 128;
+        result = gemv_staged<Decoded_affine2_g64_bf16, 128, 128, 4, 1, 0>(
+            weights, input, row, shared, tokens, simdgroup, lane);
+    } else if (group < 6) {
+        const uint row = (group - 4) * 32 + simdgroup * 4;
+        first = 128 + row;
+        end = 192;
+        result = gemv_staged<Decoded_affine2_g128_bf16, 64, 128, 4, 1, 0>(
+            weights_1, input, row, shared, tokens, simdgroup, lane);
+    } else {
+        const uint row = (group - 6) * 32 + simdgroup * 4;
+        first = 192 + row;
+        end = 256;
+        result = gemv_staged<Decoded_affine3_g32_bf16, 64, 128, 4, 1, 0>(
+            weights_2, input, row, shared, tokens, simdgroup, lane);
+    }
+    share_scales<8, 8, 16, 128>(
+        input_sums, 1e-6f, shared + 4608, tokens, simdgroup, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    result *= shared[4608 + n % 8];
+    if (n < tokens && row < end) {
+        const uint place = n * 256 + row;
+        y[place] = result;
+    }
+}
+
+// [128, 128] affine4_g128 and [64, 128] affine5_g32 and [64, 128] affine5_g64 for up to 8 rows, all in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(512)]]
+kernel void qkv_proj_eight_affine4_g128_affine5_g32_affine5_g64(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine4_g128
+    device const uchar* weights_1 [[buffer(1)]], // [64, 128] affine5_g32
+    device const uchar* weights_2 [[buffer(2)]], // [64, 128] affine5_g64
+    device const float* input [[buffer(3)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(4)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(5)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[4616];
+    const uint group = at.y;
+    const uint tokens = min(8u, step->rows - at.x * 8);
+    input += at.x * 1024;
+    input_sums += at.x * 128;
+    y += at.x * 2048;
+    float result = 0.0f;
+    uint first = 0;
+    uint end = 0;
+    if (group < 4) {
+        const uint row = group * 32 + simdgroup * 4;
+        first = 0 + row;
+        end = 128;
+        result = gemv_staged<Decoded_affine4_g128_bf16, 128, 128, 4, 1, 0>(
+            weights, input, row, shared, tokens, simdgroup, lane);
+    } else if (group < 6) {
+        const uint row = (group - 4) * 32 + simdgroup * 4;
+        first = 128 + row;
+        end = 192;
+        result = gemv_staged<Decoded_affine5_g32_bf16, 64, 128, 4, 1, 0>(
+            weights_1, input, row, shared, tokens, simdgroup, lane);
+    } else {
+        const uint row = (group - 6) * 32 + simdgroup * 4;
+        first = 192 + row;
+        end = 256;
+        result = gemv_staged<Decoded_affine5_g64_bf16, 64, 128, 4, 1, 0>(
+            weights_2, input, row, shared, tokens, simdgroup, lane);
+    }
+    share_scales<8, 8, 16, 128>(
+        input_sums, 1e-6f, shared + 4608, tokens, simdgroup, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    result *= shared[4608 + n % 8];
+    if (n < tokens && row < end) {
+        const uint place = n * 256 + row;
+        y[place] = result;
+    }
+}
+
+// [128, 128] affine8_g32 and [64, 128] affine8_g64 and [64, 128] affine8_g128 for up to 8 rows, all in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(512)]]
+kernel void qkv_proj_eight_affine8_g32_affine8_g64_affine8_g128(
+    device const uchar* weights [[buffer(0)]], // [128, 128] affine8_g32
+    device const uchar* weights_1 [[buffer(1)]], // [64, 128] affine8_g64
+    device const uchar* weights_2 [[buffer(2)]], // [64, 128] affine8_g128
+    device const float* input [[buffer(3)]], // [rows, 128] f32, x * gamma
+    device const float* input_sums [[buffer(4)]], // [rows, 16] f32, partial sums of squares
+    device float* y [[buffer(5)]], // [rows, 256] f32
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[4616];
+    const uint group = at.y;
+    const uint tokens = min(8u, step->rows - at.x * 8);
+    input += at.x * 1024;
+    input_sums += at.x * 128;
+    y += at.x * 2048;
+    float result = 0.0f;
+    uint first = 0;
+    uint end = 0;
+    if (group < 4) {
+        const uint row = group * 32 + simdgroup * 4;
+        first = 0 + row;
+        end = 128;
+        result = gemv_staged<Decoded_affine8_g32_bf16, 128, 128, 4, 1, 0>(
+            weights, input, row, shared, tokens, simdgroup, lane);
+    } else if (group < 6) {
+        const uint row = (group - 4) * 32 + simdgroup * 4;
+        first = 128 + row;
+        end = 192;
+        result = gemv_staged<Decoded_affine8_g64_bf16, 64, 128, 4, 1, 0>(
+            weights_1, input, row, shared, tokens, simdgroup, lane);
+    } else {
+        const uint row = (group - 6) * 32 + simdgroup * 4;
+        first = 192 + row;
+        end = 256;
+        result = gemv_staged<Decoded_affine8_g128_bf16, 64, 128, 4, 1, 0>(
+            weights_2, input, row, shared, tokens, simdgroup, lane);
+    }
+    share_scales<8, 8, 16, 128>(
+        input_sums, 1e-6f, shared + 4608, tokens, simdgroup, lane);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    const uint n = lane / 4;
+    const uint row = first + lane % 4;
+    result *= shared[4608 + n % 8];
+    if (n < tokens && row < end) {
+        const uint place = n * 256 + row;
+        y[place] = result;
+    }
+}
+
 // 4 query and 2 key/value heads of 32: rotate, append to the cache
 [[max_total_threads_per_threadgroup(128)]]
 kernel void rope_append(
@@ -3531,7 +3702,7 @@ kernel void o_proj_few_affine2_g32(
 }
 
 // [128, 128] affine3_g64 for up to 8 rows, all in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+[[max_total_threads_per_threadgroup(512)]]
 kernel void o_proj_eight(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine3_g64
     device const float* input [[buffer(1)]], // [rows, 128] f32
@@ -3570,7 +3741,7 @@ kernel void o_proj_eight(
 }
 
 // [128, 128] affine5_g128 for up to 8 rows, all in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+[[max_total_threads_per_threadgroup(512)]]
 kernel void o_proj_eight_affine5_g128(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine5_g128
     device const float* input [[buffer(1)]], // [rows, 128] f32
@@ -3609,7 +3780,7 @@ kernel void o_proj_eight_affine5_g128(
 }
 
 // [128, 128] affine2_g32 for up to 8 rows, all in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+[[max_total_threads_per_threadgroup(512)]]
 kernel void o_proj_eight_affine2_g32(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine2_g32
     device const float* input [[buffer(1)]], // [rows, 128] f32
@@ -4278,7 +4449,7 @@ kernel void down_proj_few_affine3_g32(
 }
 
 // [128, 128] affine4_g64 for up to 8 rows, all in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+[[max_total_threads_per_threadgroup(512)]]
 kernel void down_proj_eight(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine4_g64
     device const float* input [[buffer(1)]], // [rows, 128] f32
@@ -4317,7 +4488,7 @@ kernel void down_proj_eight(
 }
 
 // [128, 128] affine6_g128 for up to 8 rows, all in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+[[max_total_threads_per_threadgroup(512)]]
 kernel void down_proj_eight_affine6_g128(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine6_g128
     device const float* input [[buffer(1)]], // [rows, 128] f32
@@ -4356,7 +4527,7 @@ kernel void down_proj_eight_affine6_g128(
 }
 
 // [128, 128] affine3_g32 for up to 8 rows, all in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+[[max_total_threads_per_threadgroup(512)]]
 kernel void down_proj_eight_affine3_g32(
     device const uchar* weights [[buffer(0)]], // [128, 128] affine3_g32
     device const float* input [[buffer(1)]], // [rows, 128] f32
@@ -4491,7 +4662,7 @@ kernel void lm_head_few(
 }
 
 // [88, 128] affine3_g64 for up to 8 rows, all in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+[[max_total_threads_per_threadgroup(512)]]
 kernel void lm_head_eight(
     device const uchar* weights [[buffer(0)]], // [88, 128] affine3_g64
     device const float* input [[buffer(1)]], // [rows, 128] f32, x * gamma

@@ -37,7 +37,7 @@ static MATRICES: [(&str, &[&str]); 9] = [
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 68] = [
+static COSTS: [Cost; 71] = [
     Cost { bytes: [512, 1_136, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 560, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [11_520, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj
@@ -49,6 +49,9 @@ static COSTS: [Cost; 68] = [
     Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_affine8_g32_affine8_g64_affine8_g128
     Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_two_affine8_g32_affine8_g64_affine8_g128
     Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_few_affine8_g32_affine8_g64_affine8_g128
+    Cost { bytes: [11_520, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_eight
+    Cost { bytes: [20_480, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_eight_affine4_g128_affine5_g32_affine5_g64
+    Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_eight_affine8_g32_affine8_g64_affine8_g128
     Cost { bytes: [0, 1_792, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 1_024, 0, 256, 0], flops: [0, 0, 0, 512, 0] }, // attention
     Cost { bytes: [7_680, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj
@@ -116,7 +119,7 @@ static INV_FREQ_0: [f32; 16] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 68] = [
+static KERNELS: [KernelCheck; 71] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -354,9 +357,78 @@ static KERNELS: [KernelCheck; 68] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // rope_append
+    // qkv_proj_eight
     KernelCheck {
         kernel: 11,
+        layer: Some(0),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::RowTiles(8), Dim::Const(8), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.0.q_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.0.k_proj")),
+            Argument::read(Role::Weights2, Data::Tensor("layers.0.v_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_eight_affine4_g128_affine5_g32_affine5_g64
+    KernelCheck {
+        kernel: 12,
+        layer: Some(1),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::RowTiles(8), Dim::Const(8), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.1.q_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.1.k_proj")),
+            Argument::read(Role::Weights2, Data::Tensor("layers.1.v_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // qkv_proj_eight_affine8_g32_affine8_g64_affine8_g128
+    KernelCheck {
+        kernel: 13,
+        layer: Some(2),
+        rows: &[1, 2, 7, 8],
+        mixed: true,
+        grid: [Dim::RowTiles(8), Dim::Const(8), Dim::Const(1)],
+        operation: Operation::Project(Projection {
+            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
+            norm_eps: Some(1e-6),
+            half_operands: false,
+            epilogue: Epilogue::Store { softcap: None },
+        }),
+        arguments: &[
+            Argument::read(Role::Weights, Data::Tensor("layers.2.q_proj")),
+            Argument::read(Role::Weights1, Data::Tensor("layers.2.k_proj")),
+            Argument::read(Role::Weights2, Data::Tensor("layers.2.v_proj")),
+            Argument::read(Role::Input, Data::Words(128)),
+            Argument::read(Role::InputSums, Data::Words(16)),
+            Argument::write(Role::Y, Data::Words(256)),
+            Argument::read(Role::Step, Data::Params),
+        ],
+    },
+    // rope_append
+    KernelCheck {
+        kernel: 14,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -377,7 +449,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // attention
     KernelCheck {
-        kernel: 12,
+        kernel: 15,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -398,7 +470,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 13,
+        kernel: 16,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -420,7 +492,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // o_proj_two
     KernelCheck {
-        kernel: 14,
+        kernel: 17,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -443,7 +515,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 15,
+        kernel: 18,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -466,7 +538,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // o_proj_affine5_g128
     KernelCheck {
-        kernel: 16,
+        kernel: 19,
         layer: Some(1),
         rows: &[1],
         mixed: true,
@@ -488,7 +560,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // o_proj_two_affine5_g128
     KernelCheck {
-        kernel: 17,
+        kernel: 20,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -511,7 +583,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // o_proj_few_affine5_g128
     KernelCheck {
-        kernel: 18,
+        kernel: 21,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -534,7 +606,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // o_proj_affine2_g32
     KernelCheck {
-        kernel: 19,
+        kernel: 22,
         layer: Some(2),
         rows: &[1],
         mixed: true,
@@ -556,7 +628,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // o_proj_two_affine2_g32
     KernelCheck {
-        kernel: 20,
+        kernel: 23,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -579,7 +651,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // o_proj_few_affine2_g32
     KernelCheck {
-        kernel: 21,
+        kernel: 24,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -602,7 +674,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // o_proj_eight
     KernelCheck {
-        kernel: 22,
+        kernel: 25,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -625,7 +697,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // o_proj_eight_affine5_g128
     KernelCheck {
-        kernel: 23,
+        kernel: 26,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -648,7 +720,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // o_proj_eight_affine2_g32
     KernelCheck {
-        kernel: 24,
+        kernel: 27,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -671,7 +743,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // gate_up_proj
     KernelCheck {
-        kernel: 25,
+        kernel: 28,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -692,7 +764,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // gate_up_proj_two
     KernelCheck {
-        kernel: 26,
+        kernel: 29,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -714,7 +786,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 27,
+        kernel: 30,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -736,7 +808,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // gate_up_proj_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 28,
+        kernel: 31,
         layer: Some(1),
         rows: &[1],
         mixed: true,
@@ -757,7 +829,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // gate_up_proj_two_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 29,
+        kernel: 32,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -779,7 +851,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // gate_up_proj_few_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 30,
+        kernel: 33,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -801,7 +873,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // gate_up_proj_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 31,
+        kernel: 34,
         layer: Some(2),
         rows: &[1],
         mixed: true,
@@ -822,7 +894,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // gate_up_proj_two_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 32,
+        kernel: 35,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -844,7 +916,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // gate_up_proj_few_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 33,
+        kernel: 36,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -866,7 +938,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 34,
+        kernel: 37,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -888,7 +960,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // down_proj_two
     KernelCheck {
-        kernel: 35,
+        kernel: 38,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -911,7 +983,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 36,
+        kernel: 39,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -934,7 +1006,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // down_proj_affine6_g128
     KernelCheck {
-        kernel: 37,
+        kernel: 40,
         layer: Some(1),
         rows: &[1],
         mixed: true,
@@ -956,7 +1028,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // down_proj_two_affine6_g128
     KernelCheck {
-        kernel: 38,
+        kernel: 41,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -979,7 +1051,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // down_proj_few_affine6_g128
     KernelCheck {
-        kernel: 39,
+        kernel: 42,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1002,7 +1074,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // down_proj_affine3_g32
     KernelCheck {
-        kernel: 40,
+        kernel: 43,
         layer: Some(2),
         rows: &[1],
         mixed: true,
@@ -1024,7 +1096,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // down_proj_two_affine3_g32
     KernelCheck {
-        kernel: 41,
+        kernel: 44,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1047,7 +1119,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // down_proj_few_affine3_g32
     KernelCheck {
-        kernel: 42,
+        kernel: 45,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1070,7 +1142,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // down_proj_eight
     KernelCheck {
-        kernel: 43,
+        kernel: 46,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1093,7 +1165,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // down_proj_eight_affine6_g128
     KernelCheck {
-        kernel: 44,
+        kernel: 47,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1116,7 +1188,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // down_proj_eight_affine3_g32
     KernelCheck {
-        kernel: 45,
+        kernel: 48,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1139,7 +1211,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // lm_head
     KernelCheck {
-        kernel: 46,
+        kernel: 49,
         layer: None,
         rows: &[1],
         mixed: true,
@@ -1159,7 +1231,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // lm_head_two
     KernelCheck {
-        kernel: 47,
+        kernel: 50,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1180,7 +1252,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 48,
+        kernel: 51,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1201,7 +1273,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // lm_head_eight
     KernelCheck {
-        kernel: 49,
+        kernel: 52,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1222,7 +1294,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // sample_best
     KernelCheck {
-        kernel: 50,
+        kernel: 53,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1241,7 +1313,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 51,
+        kernel: 54,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1261,7 +1333,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 52,
+        kernel: 55,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1280,7 +1352,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 53,
+        kernel: 56,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1294,7 +1366,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 54,
+        kernel: 57,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1316,7 +1388,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // qkv_proj_tile_affine4_g128_affine5_g32_affine5_g64
     KernelCheck {
-        kernel: 55,
+        kernel: 58,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1338,7 +1410,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // qkv_proj_tile_affine8_g32_affine8_g64_affine8_g128
     KernelCheck {
-        kernel: 56,
+        kernel: 59,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1360,7 +1432,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 57,
+        kernel: 60,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1381,7 +1453,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 58,
+        kernel: 61,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1401,7 +1473,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // o_proj_tile_affine5_g128
     KernelCheck {
-        kernel: 59,
+        kernel: 62,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1421,7 +1493,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // o_proj_tile_affine2_g32
     KernelCheck {
-        kernel: 60,
+        kernel: 63,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1441,7 +1513,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 61,
+        kernel: 64,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1462,7 +1534,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // gate_up_proj_tile_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 62,
+        kernel: 65,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1483,7 +1555,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // gate_up_proj_tile_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 63,
+        kernel: 66,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1504,7 +1576,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 64,
+        kernel: 67,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1524,7 +1596,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // down_proj_tile_affine6_g128
     KernelCheck {
-        kernel: 65,
+        kernel: 68,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1544,7 +1616,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // down_proj_tile_affine3_g32
     KernelCheck {
-        kernel: 66,
+        kernel: 69,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1564,7 +1636,7 @@ static KERNELS: [KernelCheck; 68] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 67,
+        kernel: 70,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

@@ -97,67 +97,70 @@ mod kernel {
     pub const QKV_PROJ_AFFINE8_G32_AFFINE8_G64_AFFINE8_G128: usize = 8;
     pub const QKV_PROJ_TWO_AFFINE8_G32_AFFINE8_G64_AFFINE8_G128: usize = 9;
     pub const QKV_PROJ_FEW_AFFINE8_G32_AFFINE8_G64_AFFINE8_G128: usize = 10;
-    pub const ROPE_APPEND: usize = 11;
-    pub const ATTENTION: usize = 12;
-    pub const O_PROJ: usize = 13;
-    pub const O_PROJ_TWO: usize = 14;
-    pub const O_PROJ_FEW: usize = 15;
-    pub const O_PROJ_AFFINE5_G128: usize = 16;
-    pub const O_PROJ_TWO_AFFINE5_G128: usize = 17;
-    pub const O_PROJ_FEW_AFFINE5_G128: usize = 18;
-    pub const O_PROJ_AFFINE2_G32: usize = 19;
-    pub const O_PROJ_TWO_AFFINE2_G32: usize = 20;
-    pub const O_PROJ_FEW_AFFINE2_G32: usize = 21;
-    pub const O_PROJ_EIGHT: usize = 22;
-    pub const O_PROJ_EIGHT_AFFINE5_G128: usize = 23;
-    pub const O_PROJ_EIGHT_AFFINE2_G32: usize = 24;
-    pub const GATE_UP_PROJ: usize = 25;
-    pub const GATE_UP_PROJ_TWO: usize = 26;
-    pub const GATE_UP_PROJ_FEW: usize = 27;
-    pub const GATE_UP_PROJ_AFFINE6_G32_AFFINE6_G64: usize = 28;
-    pub const GATE_UP_PROJ_TWO_AFFINE6_G32_AFFINE6_G64: usize = 29;
-    pub const GATE_UP_PROJ_FEW_AFFINE6_G32_AFFINE6_G64: usize = 30;
-    pub const GATE_UP_PROJ_AFFINE2_G64_AFFINE2_G128: usize = 31;
-    pub const GATE_UP_PROJ_TWO_AFFINE2_G64_AFFINE2_G128: usize = 32;
-    pub const GATE_UP_PROJ_FEW_AFFINE2_G64_AFFINE2_G128: usize = 33;
-    pub const DOWN_PROJ: usize = 34;
-    pub const DOWN_PROJ_TWO: usize = 35;
-    pub const DOWN_PROJ_FEW: usize = 36;
-    pub const DOWN_PROJ_AFFINE6_G128: usize = 37;
-    pub const DOWN_PROJ_TWO_AFFINE6_G128: usize = 38;
-    pub const DOWN_PROJ_FEW_AFFINE6_G128: usize = 39;
-    pub const DOWN_PROJ_AFFINE3_G32: usize = 40;
-    pub const DOWN_PROJ_TWO_AFFINE3_G32: usize = 41;
-    pub const DOWN_PROJ_FEW_AFFINE3_G32: usize = 42;
-    pub const DOWN_PROJ_EIGHT: usize = 43;
-    pub const DOWN_PROJ_EIGHT_AFFINE6_G128: usize = 44;
-    pub const DOWN_PROJ_EIGHT_AFFINE3_G32: usize = 45;
-    pub const LM_HEAD: usize = 46;
-    pub const LM_HEAD_TWO: usize = 47;
-    pub const LM_HEAD_FEW: usize = 48;
-    pub const LM_HEAD_EIGHT: usize = 49;
-    pub const SAMPLE_BEST: usize = 50;
-    pub const SAMPLE_COLLECT: usize = 51;
-    pub const SAMPLE_DRAW: usize = 52;
-    pub const RMS_NORM_TILE: usize = 53;
-    pub const QKV_PROJ_TILE: usize = 54;
-    pub const QKV_PROJ_TILE_AFFINE4_G128_AFFINE5_G32_AFFINE5_G64: usize = 55;
-    pub const QKV_PROJ_TILE_AFFINE8_G32_AFFINE8_G64_AFFINE8_G128: usize = 56;
-    pub const ATTENTION_TILE: usize = 57;
-    pub const O_PROJ_TILE: usize = 58;
-    pub const O_PROJ_TILE_AFFINE5_G128: usize = 59;
-    pub const O_PROJ_TILE_AFFINE2_G32: usize = 60;
-    pub const GATE_UP_PROJ_TILE: usize = 61;
-    pub const GATE_UP_PROJ_TILE_AFFINE6_G32_AFFINE6_G64: usize = 62;
-    pub const GATE_UP_PROJ_TILE_AFFINE2_G64_AFFINE2_G128: usize = 63;
-    pub const DOWN_PROJ_TILE: usize = 64;
-    pub const DOWN_PROJ_TILE_AFFINE6_G128: usize = 65;
-    pub const DOWN_PROJ_TILE_AFFINE3_G32: usize = 66;
-    pub const LM_HEAD_TILE: usize = 67;
+    pub const QKV_PROJ_EIGHT: usize = 11;
+    pub const QKV_PROJ_EIGHT_AFFINE4_G128_AFFINE5_G32_AFFINE5_G64: usize = 12;
+    pub const QKV_PROJ_EIGHT_AFFINE8_G32_AFFINE8_G64_AFFINE8_G128: usize = 13;
+    pub const ROPE_APPEND: usize = 14;
+    pub const ATTENTION: usize = 15;
+    pub const O_PROJ: usize = 16;
+    pub const O_PROJ_TWO: usize = 17;
+    pub const O_PROJ_FEW: usize = 18;
+    pub const O_PROJ_AFFINE5_G128: usize = 19;
+    pub const O_PROJ_TWO_AFFINE5_G128: usize = 20;
+    pub const O_PROJ_FEW_AFFINE5_G128: usize = 21;
+    pub const O_PROJ_AFFINE2_G32: usize = 22;
+    pub const O_PROJ_TWO_AFFINE2_G32: usize = 23;
+    pub const O_PROJ_FEW_AFFINE2_G32: usize = 24;
+    pub const O_PROJ_EIGHT: usize = 25;
+    pub const O_PROJ_EIGHT_AFFINE5_G128: usize = 26;
+    pub const O_PROJ_EIGHT_AFFINE2_G32: usize = 27;
+    pub const GATE_UP_PROJ: usize = 28;
+    pub const GATE_UP_PROJ_TWO: usize = 29;
+    pub const GATE_UP_PROJ_FEW: usize = 30;
+    pub const GATE_UP_PROJ_AFFINE6_G32_AFFINE6_G64: usize = 31;
+    pub const GATE_UP_PROJ_TWO_AFFINE6_G32_AFFINE6_G64: usize = 32;
+    pub const GATE_UP_PROJ_FEW_AFFINE6_G32_AFFINE6_G64: usize = 33;
+    pub const GATE_UP_PROJ_AFFINE2_G64_AFFINE2_G128: usize = 34;
+    pub const GATE_UP_PROJ_TWO_AFFINE2_G64_AFFINE2_G128: usize = 35;
+    pub const GATE_UP_PROJ_FEW_AFFINE2_G64_AFFINE2_G128: usize = 36;
+    pub const DOWN_PROJ: usize = 37;
+    pub const DOWN_PROJ_TWO: usize = 38;
+    pub const DOWN_PROJ_FEW: usize = 39;
+    pub const DOWN_PROJ_AFFINE6_G128: usize = 40;
+    pub const DOWN_PROJ_TWO_AFFINE6_G128: usize = 41;
+    pub const DOWN_PROJ_FEW_AFFINE6_G128: usize = 42;
+    pub const DOWN_PROJ_AFFINE3_G32: usize = 43;
+    pub const DOWN_PROJ_TWO_AFFINE3_G32: usize = 44;
+    pub const DOWN_PROJ_FEW_AFFINE3_G32: usize = 45;
+    pub const DOWN_PROJ_EIGHT: usize = 46;
+    pub const DOWN_PROJ_EIGHT_AFFINE6_G128: usize = 47;
+    pub const DOWN_PROJ_EIGHT_AFFINE3_G32: usize = 48;
+    pub const LM_HEAD: usize = 49;
+    pub const LM_HEAD_TWO: usize = 50;
+    pub const LM_HEAD_FEW: usize = 51;
+    pub const LM_HEAD_EIGHT: usize = 52;
+    pub const SAMPLE_BEST: usize = 53;
+    pub const SAMPLE_COLLECT: usize = 54;
+    pub const SAMPLE_DRAW: usize = 55;
+    pub const RMS_NORM_TILE: usize = 56;
+    pub const QKV_PROJ_TILE: usize = 57;
+    pub const QKV_PROJ_TILE_AFFINE4_G128_AFFINE5_G32_AFFINE5_G64: usize = 58;
+    pub const QKV_PROJ_TILE_AFFINE8_G32_AFFINE8_G64_AFFINE8_G128: usize = 59;
+    pub const ATTENTION_TILE: usize = 60;
+    pub const O_PROJ_TILE: usize = 61;
+    pub const O_PROJ_TILE_AFFINE5_G128: usize = 62;
+    pub const O_PROJ_TILE_AFFINE2_G32: usize = 63;
+    pub const GATE_UP_PROJ_TILE: usize = 64;
+    pub const GATE_UP_PROJ_TILE_AFFINE6_G32_AFFINE6_G64: usize = 65;
+    pub const GATE_UP_PROJ_TILE_AFFINE2_G64_AFFINE2_G128: usize = 66;
+    pub const DOWN_PROJ_TILE: usize = 67;
+    pub const DOWN_PROJ_TILE_AFFINE6_G128: usize = 68;
+    pub const DOWN_PROJ_TILE_AFFINE3_G32: usize = 69;
+    pub const LM_HEAD_TILE: usize = 70;
 }
 
 /// Names, threads per threadgroup and threadgroup memory of the kernels.
-static KERNELS: [KernelSpec; 68] = [
+static KERNELS: [KernelSpec; 71] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj", threads: 128, threadgroup_bytes: 0 },
@@ -169,6 +172,9 @@ static KERNELS: [KernelSpec; 68] = [
     KernelSpec { name: "qkv_proj_affine8_g32_affine8_g64_affine8_g128", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj_two_affine8_g32_affine8_g64_affine8_g128", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "qkv_proj_few_affine8_g32_affine8_g64_affine8_g128", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_eight", threads: 256, threadgroup_bytes: 18464 },
+    KernelSpec { name: "qkv_proj_eight_affine4_g128_affine5_g32_affine5_g64", threads: 256, threadgroup_bytes: 18464 },
+    KernelSpec { name: "qkv_proj_eight_affine8_g32_affine8_g64_affine8_g128", threads: 256, threadgroup_bytes: 18464 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 2176 },
     KernelSpec { name: "o_proj", threads: 128, threadgroup_bytes: 16 },
@@ -247,6 +253,13 @@ const QKV_PROJ_TWO: [usize; LAYERS] = [
 const QKV_PROJ_FEW: [usize; LAYERS] = [
     kernel::QKV_PROJ_FEW, kernel::QKV_PROJ_FEW_AFFINE4_G128_AFFINE5_G32_AFFINE5_G64,
     kernel::QKV_PROJ_FEW_AFFINE8_G32_AFFINE8_G64_AFFINE8_G128,
+];
+
+/// Kernel of each layer, since formats differ between layers.
+#[rustfmt::skip]
+const QKV_PROJ_EIGHT: [usize; LAYERS] = [
+    kernel::QKV_PROJ_EIGHT, kernel::QKV_PROJ_EIGHT_AFFINE4_G128_AFFINE5_G32_AFFINE5_G64,
+    kernel::QKV_PROJ_EIGHT_AFFINE8_G32_AFFINE8_G64_AFFINE8_G128,
 ];
 
 /// Kernel of each layer, since formats differ between layers.
@@ -665,9 +678,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(QKV_PROJ[i]), k(QKV_PROJ_TWO[i]), k(QKV_PROJ_FEW[i]), k(QKV_PROJ_FEW[i])],
+            [k(QKV_PROJ[i]), k(QKV_PROJ_TWO[i]), k(QKV_PROJ_FEW[i]), k(QKV_PROJ_EIGHT[i])],
             &[&layer.q_proj, &layer.k_proj, &layer.v_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1], [rows.div_ceil(4), 16, 1]),
+            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1], [rows.div_ceil(8), 8, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);

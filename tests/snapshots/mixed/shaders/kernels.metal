@@ -213,9 +213,6 @@ template <typename F>
 struct Shared {
     static constexpr constant uint TILES = F::TILES;
     static constexpr constant float UNIT = F::WEIGHTS ? 1.0f : F::Codes::UNIT;
-    // Whether a group is summed apart, so that groups depend on one another by one addition; of larger groups these sums
-    // cost more registers than they are worth.
-    static constexpr constant bool APART = F::TILES <= 2;
 
     // Makes the two runs of a tile's input fit codes, and returns their sum, in units; weights need neither.
     static inline float prepare(uint t, thread float4* v) {
@@ -241,47 +238,45 @@ struct Shared {
             for (uint r = 0; r < NR; ++r) {
                 typename F::Raw raw;
                 F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw);
-                float sum = APART ? 0.0f : acc[r];
                 for (uint t = 0; t < T; ++t) {
                     float4 w[2];
                     F::template decode<T>(raw, t, w);
-                    sum = F::add(raw, t, w, v + 2 * t, sums[t], sum);
+                    acc[r] = F::add(raw, t, w, v + 2 * t, sums[t], acc[r]);
                 }
-                acc[r] = APART ? acc[r] + sum : sum;
             }
         } else {
             typename F::Raw raw[NR];
-            float sums[NR * TOKENS];
             #pragma clang loop unroll(full)
             for (uint r = 0; r < NR; ++r) {
                 F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw[r]);
             }
+            // Inputs of as many tiles at once as 32 registers hold, so that their loads are under way together.
+            constexpr uint AT_ONCE = TOKENS * T <= 4 ? T : 1;
             #pragma clang loop unroll(full)
-            for (uint i = 0; i < NR * TOKENS; ++i) {
-                sums[i] = APART ? 0.0f : acc[i];
-            }
-            #pragma clang loop unroll(full)
-            for (uint t = 0; t < T; ++t) {
-                float4 w[2 * NR];
-                #pragma clang loop unroll(full)
-                for (uint r = 0; r < NR; ++r) {
-                    F::template decode<T>(raw[r], t, w + 2 * r);
-                }
+            for (uint first = 0; first < T; first += AT_ONCE) {
+                float4 v[2 * AT_ONCE * TOKENS];
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
                     // A token that is not there repeats the last, so that nothing branches.
-                    float4 v[2];
-                    load_input<F::BLOCK, 1>(x + min(n, tokens - 1) * COLS, tile + t, lane, v);
-                    const float sum = prepare(t, v);
+                    load_input<F::BLOCK, AT_ONCE>(x + min(n, tokens - 1) * COLS, tile + first, lane, v + 2 * AT_ONCE * n);
+                }
+                #pragma clang loop unroll(full)
+                for (uint t = 0; t < AT_ONCE; ++t) {
+                    float4 w[2 * NR];
                     #pragma clang loop unroll(full)
                     for (uint r = 0; r < NR; ++r) {
-                        sums[n * NR + r] = F::add(raw[r], t, w + 2 * r, v, sum, sums[n * NR + r]);
+                        F::template decode<T>(raw[r], first + t, w + 2 * r);
+                    }
+                    #pragma clang loop unroll(full)
+                    for (uint n = 0; n < TOKENS; ++n) {
+                        thread float4* input = v + 2 * (AT_ONCE * n + t);
+                        const float sum = prepare(first + t, input);
+                        #pragma clang loop unroll(full)
+                        for (uint r = 0; r < NR; ++r) {
+                            acc[n * NR + r] = F::add(raw[r], first + t, w + 2 * r, input, sum, acc[n * NR + r]);
+                        }
                     }
                 }
-            }
-            #pragma clang loop unroll(full)
-            for (uint i = 0; i < NR * TOKENS; ++i) {
-                acc[i] = APART ? acc[i] + sums[i] : sums[i];
             }
         }
     }
@@ -1604,7 +1599,7 @@ inline void rms_norm_row(device const float* x, device const float* gamma, devic
 // stages a token's input of the next tile, with the sums that its lanes take of it, while all multiply this one's from threadgroup
 // memory. So a simdgroup reads and decodes its weights once for all tokens, and prepares one token's input instead of eight. Four rows are as
 // many as leave room: their sums are 32 registers of a thread, their weights of a tile 32 more, and a GPU that gives a thread 128
-// keeps its simdgroups. Formats whose groups are summed apart would need as many again. Sums have the terms of the kernel for one token in its order; of simdgroups that share a row there, the
+// keeps its simdgroups. Sums have the terms of the kernel for one token in its order; of simdgroups that share a row there, the
 // parts come one after another here.
 
 constant constexpr uint STAGED_TOKENS = 8;
@@ -1645,10 +1640,10 @@ inline void load_rows(device const uchar* weights, uint row, uint tile, uint lan
 }
 
 // Adds T tiles from `tile` on to acc. Their weights are in `raw`, and the first one's input in the stage that `buffer` is in; the
-// input of tile `next` follows theirs where there is `more`.
+// input of tile `next` follows theirs where there is `more`, the weights of T tiles from there on where they are `ahead`.
 template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint T>
 inline void add_staged(device const uchar* weights, device const float* x, uint row, bool works, uint tile, uint next,
-                       bool more, thread typename F::Raw* raw, threadgroup float* stage, thread uint& buffer,
+                       bool more, bool ahead, thread typename F::Raw* raw, threadgroup float* stage, thread uint& buffer,
                        uint simdgroup, uint lane, thread float* acc) {
     #pragma clang loop unroll(full)
     for (uint t = 0; t < T; ++t) {
@@ -1659,9 +1654,14 @@ inline void add_staged(device const uchar* weights, device const float* x, uint 
         }
         if (works) {
             float4 w[2 * NR];
+            typename F::Raw now[NR];
             #pragma clang loop unroll(full)
             for (uint r = 0; r < NR; ++r) {
                 F::template decode<T>(raw[r], t, w + 2 * r);
+                now[r] = raw[r];
+            }
+            if (t + 1 == T && ahead) {
+                load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, next, lane, raw);
             }
             threadgroup const float4* runs = (threadgroup const float4*)(stage + buffer) + lane;
             threadgroup const float* sums = stage + buffer + 2 * STAGED_TOKENS * 4 * LANES + lane;
@@ -1671,7 +1671,7 @@ inline void add_staged(device const uchar* weights, device const float* x, uint 
                 const float sum = F::WEIGHTS ? 0.0f : sums[n * LANES];
                 #pragma clang loop unroll(full)
                 for (uint r = 0; r < NR; ++r) {
-                    acc[n * NR + r] = F::add(raw[r], t, w + 2 * r, v, sum, acc[n * NR + r]);
+                    acc[n * NR + r] = F::add(now[r], t, w + 2 * r, v, sum, acc[n * NR + r]);
                 }
             }
         }
@@ -1693,10 +1693,15 @@ inline float gemv_staged(device const uchar* weights, device const float* x, uin
     constexpr uint LEFT = COLS / TILE % T;
     constexpr bool PARTIAL = COLS % TILE != 0;
     constexpr uint END = SPLIT == 0 ? ROWS : SPLIT;
+    // A whole group's weights are loaded before the group before is multiplied, where they are few enough.
+    constexpr bool AHEAD = T <= 2;
     const bool works = END % (STAGED_TOKENS * NR) == 0 || row < END;
     // A token that is not there repeats the last, so that nothing branches.
     device const float* own = x + min(simdgroup, tokens - 1) * COLS;
     typename F::Raw raw[NR];
+    if (AHEAD && GROUPS > 0 && works) {
+        load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, 0, lane, raw);
+    }
     float4 input[2];
     load_staged<F, COLS>(own, 0, lane, input);
     store_staged<F>(stage, input, 0, simdgroup, lane);
@@ -1715,12 +1720,13 @@ inline float gemv_staged(device const uchar* weights, device const float* x, uin
         const uint groups = GROUPS / KS + (part < GROUPS % KS ? 1 : 0);
         for (uint i = 0; i < groups; ++i) {
             const uint tile = (i * KS + part) * T;
-            if (works) {
+            if (!AHEAD && works) {
                 load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, tile, lane, raw);
             }
             const bool last = i + 1 == groups;
             const uint next = !last ? tile + KS * T : tail ? GROUPS * T : (part + 1) * T;
-            add_staged<F, ROWS, COLS, NR, SPLIT, T>(weights, own, row, works, tile, next, !last || tail || parts_left, raw, stage,
+            const bool whole = !last || (!tail && parts_left);
+            add_staged<F, ROWS, COLS, NR, SPLIT, T>(weights, own, row, works, tile, next, whole || tail, AHEAD && whole, raw, stage,
                                                     buffer, simdgroup, lane, acc);
         }
         if (tail) {
@@ -1731,7 +1737,7 @@ inline float gemv_staged(device const uchar* weights, device const float* x, uin
                     load_rows<F, ROWS, COLS, NR, SPLIT, 2>(weights, row, GROUPS * T, lane, raw);
                 }
                 add_staged<F, ROWS, COLS, NR, SPLIT, 2>(weights, own, row, works, GROUPS * T, MORE ? GROUPS * T + 2 : after,
-                                                        MORE || parts_left, raw, stage, buffer, simdgroup, lane, acc);
+                                                               MORE || parts_left, false, raw, stage, buffer, simdgroup, lane, acc);
             }
             if (LEFT & 1) {
                 constexpr uint AT = GROUPS * T + (LEFT & 2);
@@ -1739,7 +1745,7 @@ inline float gemv_staged(device const uchar* weights, device const float* x, uin
                     load_rows<F, ROWS, COLS, NR, SPLIT, 1>(weights, row, AT, lane, raw);
                 }
                 add_staged<F, ROWS, COLS, NR, SPLIT, 1>(weights, own, row, works, AT, PARTIAL ? AT + 1 : after,
-                                                        PARTIAL || parts_left, raw, stage, buffer, simdgroup, lane, acc);
+                                                               PARTIAL || parts_left, false, raw, stage, buffer, simdgroup, lane, acc);
             }
             if (PARTIAL) {
                 float end[NR * STAGED_TOKENS];
@@ -1750,12 +1756,15 @@ inline float gemv_staged(device const uchar* weights, device const float* x, uin
                 if (works) {
                     load_rows<F, ROWS, COLS, NR, SPLIT, 1>(weights, row, COLS / TILE, lane, raw);
                 }
-                add_staged<F, ROWS, COLS, NR, SPLIT, 1>(weights, own, row, works, COLS / TILE, after, parts_left, raw, stage,
-                                                        buffer, simdgroup, lane, end);
+                add_staged<F, ROWS, COLS, NR, SPLIT, 1>(weights, own, row, works, COLS / TILE, after, parts_left, false, raw, stage,
+                                                               buffer, simdgroup, lane, end);
                 #pragma clang loop unroll(full)
                 for (uint i = 0; i < NR * STAGED_TOKENS; ++i) {
                     acc[i] += lane < COLS % TILE / 8 ? end[i] : 0.0f;
                 }
+            }
+            if (AHEAD && parts_left && works) {
+                load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, after, lane, raw);
             }
         }
         const float sum = sum_of_parts<NR * STAGED_TOKENS>(acc, lane) * Shared<F>::UNIT;
@@ -4630,7 +4639,7 @@ kernel void lm_head_few(
 }
 
 // [88, 256] mxfp4 for up to 8 rows, all in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+[[max_total_threads_per_threadgroup(512)]]
 kernel void lm_head_eight(
     device const uchar* weights [[buffer(0)]], // [88, 256] mxfp4
     device const float* input [[buffer(1)]], // [rows, 256] f32, x * gamma
