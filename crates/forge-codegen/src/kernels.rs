@@ -627,8 +627,10 @@ fn tile_result(gemm: &Gemm, first_row: usize) -> String {
 /// What a kernel declares as the most threads of a threadgroup, which its compiler fits registers to: those that it has; of one whose
 /// threadgroups stage their input twice as many, so that one multiplies while another waits at its barrier.
 fn declared_threads(kernel: &Kernel) -> u32 {
-    let stages = matches!(&kernel.family, Family::Gemv(gemv) if gemv.tokens == Tokens::Staged);
-    if stages { 2 * kernel.launch.threads } else { kernel.launch.threads }
+    match &kernel.family {
+        Family::Gemv(gemv) if gemv.tokens == Tokens::Staged => 2 * kernel.launch.threads,
+        _ => kernel.launch.threads,
+    }
 }
 
 /// The position in the cache of the row that is at `position` of its sequence.
