@@ -32,8 +32,8 @@ kernel void one_token(device const uchar* weights [[buffer(0)]], device const fl
 kernel void few_tokens(device const uchar* weights [[buffer(0)]], device const float* x [[buffer(1)]],
                        device float* y [[buffer(2)]], uint group [[threadgroup_position_in_grid]],
                        uint lane [[thread_index_in_simdgroup]]) {
-    float acc[2 * 4];
-    gemv_NAME<ROWS, COLS, 2, 1, 0, 4>(weights, x, 2 * group, 0, lane, acc, TOKENS);
+    float acc[2 * TOKENS];
+    gemv_NAME<ROWS, COLS, 2, 1, 0, TOKENS>(weights, x, 2 * group, 0, lane, acc, TOKENS);
     if (lane < 2 * TOKENS) {
         y[lane / 2 * ROWS + 2 * group + lane % 2] = acc[0];
     }
