@@ -424,7 +424,7 @@ fn kernel_view(kernel: &Kernel, plan: &Plan) -> KernelView {
     KernelView {
         name: identifier(&kernel.name),
         comment: kernel.family.title(),
-        threads: declared_threads(kernel),
+        threads: kernel.launch.threads,
         shared: (kernel.launch.threadgroup_bytes as usize).div_ceil(4),
         shared_type: if kernel.family.shared_integers() { "uint" } else { "float" },
         params,
@@ -622,15 +622,6 @@ fn tile_result(gemm: &Gemm, first_row: usize) -> String {
         result = format!("scaled_tile({result}, input_scales + first_token)");
     }
     result
-}
-
-/// What a kernel declares as the most threads of a threadgroup, which its compiler fits registers to: those that it has; of one whose
-/// threadgroups stage their input twice as many, so that one multiplies while another waits at its barrier.
-fn declared_threads(kernel: &Kernel) -> u32 {
-    match &kernel.family {
-        Family::Gemv(gemv) if gemv.tokens == Tokens::Staged => 2 * kernel.launch.threads,
-        _ => kernel.launch.threads,
-    }
 }
 
 /// The position in the cache of the row that is at `position` of its sequence.

@@ -221,8 +221,7 @@ fn thread_assertions(rewritten: &Rewritten, options: &GateOptions<'_>) -> String
         );
         for (_, threads) in options.threads.iter().filter(|(other, _)| other == name) {
             require(
-                // Twice as many hold a kernel to half of the registers, so that a core has room for two threadgroups.
-                format!("({declared}) == {threads} || ({declared}) == 2 * {threads}"),
+                format!("({declared}) == {threads}"),
                 format!(
                     "declares max_total_threads_per_threadgroup({declared}), but the host dispatches {threads} threads"
                 ),
