@@ -191,6 +191,9 @@ template <typename F>
 struct Shared {
     static constexpr constant uint TILES = F::TILES;
     static constexpr constant float UNIT = F::WEIGHTS ? 1.0f : F::Codes::UNIT;
+    // Whether a group is summed apart, so that groups depend on one another by one addition; of larger groups these sums
+    // cost more registers than they are worth.
+    static constexpr constant bool APART = F::TILES <= 2;
 
     // Makes the two runs of a tile's input fit codes, and returns their sum, in units; weights need neither.
     static inline float prepare(uint t, thread float4* v) {
@@ -216,45 +219,47 @@ struct Shared {
             for (uint r = 0; r < NR; ++r) {
                 typename F::Raw raw;
                 F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw);
+                float sum = APART ? 0.0f : acc[r];
                 for (uint t = 0; t < T; ++t) {
                     float4 w[2];
                     F::template decode<T>(raw, t, w);
-                    acc[r] = F::add(raw, t, w, v + 2 * t, sums[t], acc[r]);
+                    sum = F::add(raw, t, w, v + 2 * t, sums[t], sum);
                 }
+                acc[r] = APART ? acc[r] + sum : sum;
             }
         } else {
             typename F::Raw raw[NR];
+            float sums[NR * TOKENS];
             #pragma clang loop unroll(full)
             for (uint r = 0; r < NR; ++r) {
                 F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw[r]);
             }
-            // Inputs of as many tiles at once as 32 registers hold, so that their loads are under way together.
-            constexpr uint AT_ONCE = TOKENS * T <= 4 ? T : 1;
             #pragma clang loop unroll(full)
-            for (uint first = 0; first < T; first += AT_ONCE) {
-                float4 v[2 * AT_ONCE * TOKENS];
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                sums[i] = APART ? 0.0f : acc[i];
+            }
+            #pragma clang loop unroll(full)
+            for (uint t = 0; t < T; ++t) {
+                float4 w[2 * NR];
+                #pragma clang loop unroll(full)
+                for (uint r = 0; r < NR; ++r) {
+                    F::template decode<T>(raw[r], t, w + 2 * r);
+                }
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
                     // A token that is not there repeats the last, so that nothing branches.
-                    load_input<F::BLOCK, AT_ONCE>(x + min(n, tokens - 1) * COLS, tile + first, lane, v + 2 * AT_ONCE * n);
-                }
-                #pragma clang loop unroll(full)
-                for (uint t = 0; t < AT_ONCE; ++t) {
-                    float4 w[2 * NR];
+                    float4 v[2];
+                    load_input<F::BLOCK, 1>(x + min(n, tokens - 1) * COLS, tile + t, lane, v);
+                    const float sum = prepare(t, v);
                     #pragma clang loop unroll(full)
                     for (uint r = 0; r < NR; ++r) {
-                        F::template decode<T>(raw[r], first + t, w + 2 * r);
-                    }
-                    #pragma clang loop unroll(full)
-                    for (uint n = 0; n < TOKENS; ++n) {
-                        thread float4* input = v + 2 * (AT_ONCE * n + t);
-                        const float sum = prepare(first + t, input);
-                        #pragma clang loop unroll(full)
-                        for (uint r = 0; r < NR; ++r) {
-                            acc[n * NR + r] = F::add(raw[r], first + t, w + 2 * r, input, sum, acc[n * NR + r]);
-                        }
+                        sums[n * NR + r] = F::add(raw[r], t, w + 2 * r, v, sum, sums[n * NR + r]);
                     }
                 }
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                acc[i] = APART ? acc[i] + sums[i] : sums[i];
             }
         }
     }

@@ -2,7 +2,7 @@
 // stages a token's input of the next tile, with the sums that its lanes take of it, while all multiply this one's from threadgroup
 // memory. So a simdgroup reads and decodes its weights once for all tokens, and prepares one token's input instead of eight. Four rows are as
 // many as leave room: their sums are 32 registers of a thread, their weights of a tile 32 more, and a GPU that gives a thread 128
-// keeps its simdgroups. Sums have the terms of the kernel for one token in its order; of simdgroups that share a row there, the
+// keeps its simdgroups. Formats whose groups are summed apart would need as many again. Sums have the terms of the kernel for one token in its order; of simdgroups that share a row there, the
 // parts come one after another here.
 
 constant constexpr uint STAGED_TOKENS = 8;
@@ -43,10 +43,10 @@ inline void load_rows(device const uchar* weights, uint row, uint tile, uint lan
 }
 
 // Adds T tiles from `tile` on to acc. Their weights are in `raw`, and the first one's input in the stage that `buffer` is in; the
-// input of tile `next` follows theirs where there is `more`, the weights of T tiles from there on where they are `ahead`.
+// input of tile `next` follows theirs where there is `more`.
 template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint T>
 inline void add_staged(device const uchar* weights, device const float* x, uint row, bool works, uint tile, uint next,
-                       bool more, bool ahead, thread typename F::Raw* raw, threadgroup float* stage, thread uint& buffer,
+                       bool more, thread typename F::Raw* raw, threadgroup float* stage, thread uint& buffer,
                        uint simdgroup, uint lane, thread float* acc) {
     #pragma clang loop unroll(full)
     for (uint t = 0; t < T; ++t) {
@@ -57,14 +57,9 @@ inline void add_staged(device const uchar* weights, device const float* x, uint 
         }
         if (works) {
             float4 w[2 * NR];
-            typename F::Raw now[NR];
             #pragma clang loop unroll(full)
             for (uint r = 0; r < NR; ++r) {
                 F::template decode<T>(raw[r], t, w + 2 * r);
-                now[r] = raw[r];
-            }
-            if (t + 1 == T && ahead) {
-                load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, next, lane, raw);
             }
             threadgroup const float4* runs = (threadgroup const float4*)(stage + buffer) + lane;
             threadgroup const float* sums = stage + buffer + 2 * STAGED_TOKENS * 4 * LANES + lane;
@@ -74,7 +69,7 @@ inline void add_staged(device const uchar* weights, device const float* x, uint 
                 const float sum = F::WEIGHTS ? 0.0f : sums[n * LANES];
                 #pragma clang loop unroll(full)
                 for (uint r = 0; r < NR; ++r) {
-                    acc[n * NR + r] = F::add(now[r], t, w + 2 * r, v, sum, acc[n * NR + r]);
+                    acc[n * NR + r] = F::add(raw[r], t, w + 2 * r, v, sum, acc[n * NR + r]);
                 }
             }
         }
@@ -96,15 +91,10 @@ inline float gemv_staged(device const uchar* weights, device const float* x, uin
     constexpr uint LEFT = COLS / TILE % T;
     constexpr bool PARTIAL = COLS % TILE != 0;
     constexpr uint END = SPLIT == 0 ? ROWS : SPLIT;
-    // A whole group's weights are loaded before the group before is multiplied, where they are few enough.
-    constexpr bool AHEAD = T <= 2;
     const bool works = END % (STAGED_TOKENS * NR) == 0 || row < END;
     // A token that is not there repeats the last, so that nothing branches.
     device const float* own = x + min(simdgroup, tokens - 1) * COLS;
     typename F::Raw raw[NR];
-    if (AHEAD && GROUPS > 0 && works) {
-        load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, 0, lane, raw);
-    }
     float4 input[2];
     load_staged<F, COLS>(own, 0, lane, input);
     store_staged<F>(stage, input, 0, simdgroup, lane);
@@ -123,13 +113,12 @@ inline float gemv_staged(device const uchar* weights, device const float* x, uin
         const uint groups = GROUPS / KS + (part < GROUPS % KS ? 1 : 0);
         for (uint i = 0; i < groups; ++i) {
             const uint tile = (i * KS + part) * T;
-            if (!AHEAD && works) {
+            if (works) {
                 load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, tile, lane, raw);
             }
             const bool last = i + 1 == groups;
             const uint next = !last ? tile + KS * T : tail ? GROUPS * T : (part + 1) * T;
-            const bool whole = !last || (!tail && parts_left);
-            add_staged<F, ROWS, COLS, NR, SPLIT, T>(weights, own, row, works, tile, next, whole || tail, AHEAD && whole, raw, stage,
+            add_staged<F, ROWS, COLS, NR, SPLIT, T>(weights, own, row, works, tile, next, !last || tail || parts_left, raw, stage,
                                                     buffer, simdgroup, lane, acc);
         }
         if (tail) {
@@ -140,7 +129,7 @@ inline float gemv_staged(device const uchar* weights, device const float* x, uin
                     load_rows<F, ROWS, COLS, NR, SPLIT, 2>(weights, row, GROUPS * T, lane, raw);
                 }
                 add_staged<F, ROWS, COLS, NR, SPLIT, 2>(weights, own, row, works, GROUPS * T, MORE ? GROUPS * T + 2 : after,
-                                                               MORE || parts_left, false, raw, stage, buffer, simdgroup, lane, acc);
+                                                        MORE || parts_left, raw, stage, buffer, simdgroup, lane, acc);
             }
             if (LEFT & 1) {
                 constexpr uint AT = GROUPS * T + (LEFT & 2);
@@ -148,7 +137,7 @@ inline float gemv_staged(device const uchar* weights, device const float* x, uin
                     load_rows<F, ROWS, COLS, NR, SPLIT, 1>(weights, row, AT, lane, raw);
                 }
                 add_staged<F, ROWS, COLS, NR, SPLIT, 1>(weights, own, row, works, AT, PARTIAL ? AT + 1 : after,
-                                                               PARTIAL || parts_left, false, raw, stage, buffer, simdgroup, lane, acc);
+                                                        PARTIAL || parts_left, raw, stage, buffer, simdgroup, lane, acc);
             }
             if (PARTIAL) {
                 float end[NR * STAGED_TOKENS];
@@ -159,15 +148,12 @@ inline float gemv_staged(device const uchar* weights, device const float* x, uin
                 if (works) {
                     load_rows<F, ROWS, COLS, NR, SPLIT, 1>(weights, row, COLS / TILE, lane, raw);
                 }
-                add_staged<F, ROWS, COLS, NR, SPLIT, 1>(weights, own, row, works, COLS / TILE, after, parts_left, false, raw, stage,
-                                                               buffer, simdgroup, lane, end);
+                add_staged<F, ROWS, COLS, NR, SPLIT, 1>(weights, own, row, works, COLS / TILE, after, parts_left, raw, stage,
+                                                        buffer, simdgroup, lane, end);
                 #pragma clang loop unroll(full)
                 for (uint i = 0; i < NR * STAGED_TOKENS; ++i) {
                     acc[i] += lane < COLS % TILE / 8 ? end[i] : 0.0f;
                 }
-            }
-            if (AHEAD && parts_left && works) {
-                load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, after, lane, raw);
             }
         }
         const float sum = sum_of_parts<NR * STAGED_TOKENS>(acc, lane) * Shared<F>::UNIT;

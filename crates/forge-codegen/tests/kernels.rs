@@ -245,7 +245,11 @@ fn rows_of_a_step_have_the_bits_of_one_row() {
             let one: Vec<f32> =
                 (0..8).flat_map(|row| run(&library, kernel, &data(row, 1)[..4], [gemv.threadgroups(), 1]).0).collect();
             for (suffix, counts) in [("two", [2, 2]), ("few", [3, 4]), ("eight", [5, 8])] {
-                let several = planned(&plan, &format!("{name}_{suffix}"));
+                let other = plan.kernels.iter().find(|kernel| kernel.name == format!("{name}_{suffix}"));
+                let Some(several) = other else {
+                    assert!(suffix == "eight" && format == Format::Q8_0, "{format} {name}_{suffix}");
+                    continue;
+                };
                 let Family::Gemv(gemv) = &several.family else { panic!("{suffix} is a matrix-vector kernel") };
                 let library = compile(&text, several);
                 for rows in counts {

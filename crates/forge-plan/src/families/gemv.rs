@@ -127,9 +127,11 @@ impl Gemv {
     }
 
     /// The kernel for more rows than [`ROOMS`] has room for, with the same bits again, of a kernel for one row; `None` where not all weights are decoded
-    /// once, and where partial sums or gates would not come out.
+    /// once or their groups are summed apart, and where partial sums or gates would not come out.
     pub fn staged(&self) -> Option<Self> {
-        let decodes_once = self.matrices.iter().all(|matrix| matrix.format.decodes_once());
+        // `Shared` in `common.metal` sums groups of two tiles apart.
+        let in_one_sum = |format: Format| format.decodes_once() && format.scheme().tiles > 2;
+        let decodes_once = self.matrices.iter().all(|matrix| in_one_sum(matrix.format));
         let gates_apart = self.epilogue.is_gated() && self.matrices.len() > 1;
         let one = self.one.rows_per_threadgroup();
         let sums_fit = self.epilogue.partials() == 0
