@@ -265,49 +265,8 @@ struct Shared {
     }
 };
 
-// One step of sums over all lanes, of COUNT parts in each: a lane keeps the even or the odd ones, by its bit `step`, and adds those of
-// the lane that keeps the others. A sum has the same terms in the same order whatever COUNT is.
-template <uint COUNT>
-inline void fold_lanes(thread float* parts, uint step, uint lane) {
-    if (COUNT == 1) {
-        parts[0] += simd_shuffle_xor(parts[0], ushort(step));
-    }
-    const bool odd = lane & step;
-    #pragma clang loop unroll(full)
-    for (uint i = 0; i < COUNT / 2; ++i) {
-        const float keep = odd ? parts[2 * i + 1] : parts[2 * i];
-        const float give = odd ? parts[2 * i] : parts[2 * i + 1];
-        parts[i] = keep + simd_shuffle_xor(give, ushort(step));
-    }
-}
-
-// The sum over all lanes of part l % COUNT of COUNT parts, up to 32, in lane l.
-template <uint COUNT>
-inline float sum_of_parts(thread float* parts, uint lane) {
-    fold_lanes<COUNT>(parts, 1, lane);
-    fold_lanes<COUNT <= 2 ? 1 : COUNT / 2>(parts, 2, lane);
-    fold_lanes<COUNT <= 4 ? 1 : COUNT / 4>(parts, 4, lane);
-    fold_lanes<COUNT <= 8 ? 1 : COUNT / 8>(parts, 8, lane);
-    fold_lanes<COUNT <= 16 ? 1 : COUNT / 16>(parts, 16, lane);
-    return parts[0];
-}
-
-// What a simdgroup's lanes have of NR results of each token, added up, in units. Of one token every lane gets all, of several
-// lane l gets that of l % (NR * TOKENS), in acc[0]: sums over lanes one by one would cost as much as a tenth of a product's own.
-template <uint NR, uint TOKENS>
-inline void sum_lanes(thread float* acc, float unit, uint lane) {
-    if (TOKENS == 1) {
-        #pragma clang loop unroll(full)
-        for (uint r = 0; r < NR; ++r) {
-            acc[r] = sum_of_parts<1>(acc + r, lane) * unit;
-        }
-    } else {
-        acc[0] = sum_of_parts<NR * TOKENS>(acc, lane) * unit;
-    }
-}
-
 // acc[n * NR + r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[n, k] for the tokens
-// that are there, as sum_lanes leaves them. KS simdgroups share the rows; `part` of them is this one. S is Repeated or Shared
+// that are there, the same in every lane. KS simdgroups share the rows; `part` of them is this one. S is Repeated or Shared
 // of a format.
 template <typename S, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
 inline void gemv_packed(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
@@ -349,7 +308,10 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
             }
         }
     }
-    sum_lanes<NR, TOKENS>(acc, S::UNIT, lane);
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < NR * TOKENS; ++r) {
+        acc[r] = simd_sum(acc[r]) * S::UNIT;
+    }
 }
 
 // Where four columns from `col` (a multiple of 4) lie in the packing.

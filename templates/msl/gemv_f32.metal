@@ -64,7 +64,10 @@ inline void gemv_f32(device const uchar* weights, device const float* x, uint ro
             }
         }
     }
-    sum_lanes<NR, TOKENS>(acc, 1.0f, lane);
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < NR * TOKENS; ++r) {
+        acc[r] = simd_sum(acc[r]);
+    }
 }
 
 // Four weights from `col`, a multiple of 4.

@@ -47,8 +47,6 @@ struct Mxfp4 {
     }
 };
 
-typedef Mxfp4 Decoded_mxfp4;
-
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_mxfp4(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {

@@ -41,8 +41,6 @@ struct Mxfp8 {
     }
 };
 
-typedef Mxfp8 Decoded_mxfp8;
-
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_mxfp8(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {

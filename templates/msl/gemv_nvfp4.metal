@@ -46,8 +46,6 @@ struct Nvfp4 {
     }
 };
 
-typedef Nvfp4 Decoded_nvfp4;
-
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_nvfp4(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {

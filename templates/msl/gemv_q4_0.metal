@@ -33,8 +33,6 @@ struct Q4_0 {
     }
 };
 
-typedef Q4_0 Decoded_q4_0;
-
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q4_0(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {

@@ -34,8 +34,6 @@ struct Q4_K {
     }
 };
 
-typedef Q4_K Decoded_q4_k;
-
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q4_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {

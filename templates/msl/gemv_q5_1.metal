@@ -33,8 +33,6 @@ struct Q5_1 {
     }
 };
 
-typedef Q5_1 Decoded_q5_1;
-
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q5_1(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {

@@ -41,8 +41,6 @@ struct Q6_K {
     }
 };
 
-typedef Q6_K Decoded_q6_k;
-
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q6_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {

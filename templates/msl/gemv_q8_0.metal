@@ -33,8 +33,6 @@ struct Q8_0 {
     }
 };
 
-typedef Q8_0 Decoded_q8_0;
-
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q8_0(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {

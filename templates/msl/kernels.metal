@@ -35,8 +35,6 @@ constant float /*{ table.name }*/[/*{ table.len }*/] = {
 /*%- if let Some(affine) = format.affine %*/
 
 // /*{ affine.bits }*/-bit codes in groups of /*{ affine.group }*/.
-typedef Affine<Codes/*{ affine.bits }*/, /*{ affine.group }*/, /*{ affine.bf16 }*/, /*{ affine.zeros }*/, Codes/*{ affine.bits }*/::TILES> Decoded_/*{ format.name }*/;
-
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_/*{ format.name }*/(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                             thread float* acc, uint tokens = 1) {
@@ -137,29 +135,6 @@ kernel void /*{ kernel.name }*/(
     /*{ pointer.name }*/ += at./*{ k.token_axis }*/ * /*{ pointer.width }*/;
 /*%- endfor %*/
 /*%- endif %*/
-/*%- if k.staged %*/
-/*%- if k.branches %*/
-    float result = 0.0f;
-    uint first = 0;
-    uint end = 0;
-/*%- for s in k.segments %*/
-    /*% if !loop.first %*/} else /*% endif %*//*% if !loop.last %*/if (group < /*{ s.end_group }*/) /*% endif %*/{
-        const uint row = /*% if loop.first %*/group/*% else %*/(group - /*{ s.start_group }*/)/*% endif %*/ * /*{ k.rows_per_group }*/ + /*{ k.simdgroup_rows }*/;
-        first = /*{ s.first_row }*/ + row;
-        end = /*{ s.end_row }*/;
-        result = gemv_staged<Decoded_/*{ s.format }*/, /*{ s.rows }*/, /*{ k.cols }*/, /*{ k.nr }*/, /*{ k.parts }*/, 0>(
-            /*{ s.weights }*/, input, row, shared, tokens, simdgroup, lane);
-/*%- endfor %*/
-    }
-/*%- else %*/
-    const uint first = group * /*{ k.rows_per_group }*/ + /*{ k.simdgroup_rows }*/;
-    const uint end = /*{ k.end }*/;
-/*%- for s in k.segments %*/
-    float result = gemv_staged<Decoded_/*{ s.format }*/, /*{ s.rows }*/, /*{ k.cols }*/, /*{ s.nr }*/, /*{ k.parts }*/, /*{ s.split }*/>(
-        /*{ s.weights }*/, input, first, shared, tokens, simdgroup, lane);
-/*%- endfor %*/
-/*%- endif %*/
-/*%- else %*/
     float acc[/*{ k.results }*/] = {};
 /*%- if k.branches %*/
     uint first = 0;
@@ -198,14 +173,13 @@ kernel void /*{ kernel.name }*/(
 /*%- endif %*/
 /*%- endfor %*/
 /*%- endif %*/
-/*%- endif %*/
 /*%- if k.many && k.normed %*/
     share_scales</*{ k.many_tokens }*/, /*{ k.simdgroups }*/, /*{ k.partials }*/, /*{ k.cols }*/>(
         input_sums, /*{ k.eps }*/, shared/*{ k.scales_offset }*/, tokens, simdgroup, lane);
 /*%- endif %*/
 /*%- if k.splits_k %*/
 /*%- if k.many %*/
-    float result = combine_results</*{ k.results }*/, /*{ k.ks }*/>(/*{ k.own_result }*/, shared, simdgroup, lane);
+    float result = combine_results</*{ k.results }*/, /*{ k.ks }*/>(acc, shared, simdgroup, lane);
 /*%- else %*/
     combine_parts</*{ k.results }*/, /*{ k.ks }*/>(acc, shared, simdgroup, lane);
 /*%- endif %*/
@@ -220,9 +194,7 @@ kernel void /*{ kernel.name }*/(
 /*%- if k.normed %*/
     threadgroup_barrier(mem_flags::mem_threadgroup);
 /*%- endif %*/
-/*%- if !k.staged %*/
-    float result = /*{ k.own_result }*/;
-/*%- endif %*/
+    float result = own_result</*{ k.results }*/>(acc, lane);
 /*%- endif %*/
 /*%- if k.many %*/
     const uint n = lane / /*{ k.token_results }*/;

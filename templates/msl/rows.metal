@@ -134,12 +134,24 @@ inline void store_partial_sum(device float* sums, threadgroup float* shared, flo
     }
 }
 
-// Kernels for several tokens. A simdgroup has COUNT results, up to 32, of which lane l has one, l % COUNT, so that what becomes of them
+// Kernels for several tokens. A simdgroup has COUNT results, up to 32; from here on a lane has one of them, so that what becomes of them
 // is done once.
 
-// Results where KS simdgroups have a part of each: as combine_parts, part 0 gets the sums.
+// This lane's of the results that all lanes have.
+template <uint COUNT>
+inline float own_result(thread const float* acc, uint lane) {
+    float result = 0.0f;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < COUNT; ++i) {
+        result = lane == i ? acc[i] : result;
+    }
+    return result;
+}
+
+// The same where KS simdgroups have a part of each: as combine_parts, part 0 gets the sums.
 template <uint COUNT, uint KS>
-inline float combine_results(float result, threadgroup float* shared, uint simdgroup, uint lane) {
+inline float combine_results(thread const float* acc, threadgroup float* shared, uint simdgroup, uint lane) {
+    float result = own_result<COUNT>(acc, lane);
     if (lane < COUNT) {
         shared[simdgroup * COUNT + lane] = result;
     }

@@ -77,26 +77,11 @@ kernel void bench_rows(device const uchar* weights [[buffer(0)]], device const f
     if (first < B_ROWS) {
         GEMV<ARGUMENTS B_ROWS, B_COLS, B_NR, B_KS, 0, B_ROOM>(weights, x, first, simdgroup % B_KS, lane, acc, tokens);
     }
-    const float result = B_KS > 1 ? combine_results<B_NR * B_ROOM, B_KS>(acc[0], shared, simdgroup, lane) : acc[0];
+    const float result = B_KS > 1 ? combine_results<B_NR * B_ROOM, B_KS>(acc, shared, simdgroup, lane)
+                                  : own_result<B_NR * B_ROOM>(acc, lane);
     const uint n = lane / B_NR;
     const uint row = first + lane % B_NR;
     if (simdgroup % B_KS == 0 && n < tokens && row < B_ROWS) y[n * B_ROWS + row] = result;
-}
-"""
-
-# Five to eight rows, all in a threadgroup.
-STAGED_WRAPPER = """
-[[max_total_threads_per_threadgroup(256)]]
-kernel void bench_staged(device const uchar* weights [[buffer(0)]], device const float* x [[buffer(1)]],
-                         device float* y [[buffer(2)]], constant uint& rows [[buffer(3)]],
-                         uint at [[threadgroup_position_in_grid]], uint simdgroup [[simdgroup_index_in_threadgroup]],
-                         uint lane [[thread_index_in_simdgroup]]) {
-    threadgroup float stage[2 * STAGE];
-    const uint first = (at * 8 + simdgroup) * 4;
-    const float result = gemv_staged<DECODED, B_ROWS, B_COLS, 4, B_KS, 0>(weights, x, first, stage, rows, simdgroup, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
-    if (n < rows && row < B_ROWS) y[n * B_ROWS + row] = result;
 }
 """
 
@@ -166,17 +151,9 @@ def few_rows(f, choices, files, function, arguments):
                             "B_ROOM": str(room)},
                 "launches": [{"kernel": "bench_rows", "args": ["w", "x", "y", "u32:%d" % tokens],
                               "grid": [-(-tokens // room), "ceil(rows, %d)" % (4 * nsg // ks), 1], "tg": [32 * nsg, 1, 1]}]})
-        if f not in WIDE:
-            kernels.append({
-                "id": "forge/%s rows staged ks%d" % (f, ks), "op": "gemm", "format": "forge_" + f,
-                "points": [{"shape": "%dx%d" % (rows, cols), "tokens": 8}],
-                "defines": {"B_ROWS": str(rows), "B_COLS": str(cols), "B_NR": "4", "B_NSG": "8", "B_KS": str(ks), "B_ROOM": "1"},
-                "launches": [{"kernel": "bench_staged", "args": ["w", "x", "y", "u32:8"], "grid": ["ceil(rows, 32)", 1, 1], "tg": [256, 1, 1]}]})
     done = set()
-    source = [part for name in ["common", "rows"] + files + ["staged"] for part in needed(name, done)]
+    source = [part for name in ["common", "rows"] + files for part in needed(name, done)]
     source.append({"text": ROWS_WRAPPER.replace("GEMV", function).replace("ARGUMENTS ", arguments)})
-    decoded = "Affine<%s4>" % arguments if arguments else "Decoded_" + f
-    source.append({"text": STAGED_WRAPPER.replace("DECODED", decoded)})
     return {"source": source, "kernels": kernels}
 
 

@@ -159,9 +159,6 @@ pub struct GemvView {
     pub half_nr: usize,
     /// Room for several tokens.
     pub many: bool,
-    /// Simdgroups share the input in threadgroup memory, and take in turn the parts of a row that simdgroups of the kernel for one have.
-    pub staged: bool,
-    pub parts: usize,
     pub many_tokens: usize,
     /// The same as a template argument and as an argument, with their commas.
     pub tokens_constant: String,
@@ -171,8 +168,6 @@ pub struct GemvView {
     pub token_axis: &'static str,
     /// Results of a simdgroup: rows times tokens.
     pub results: usize,
-    /// A lane's result, of several tokens.
-    pub own_result: String,
     /// Gate rows of one token to those of the next, and to its own up rows.
     pub token_results: usize,
     pub up_offset: usize,
@@ -337,7 +332,7 @@ fn formats(plan: &Plan) -> Vec<FormatView> {
 }
 
 /// Sources of families, each after those that it needs. The first of them every file has.
-const FAMILIES: [&str; 33] = [
+const FAMILIES: [&str; 32] = [
     "activation",
     "rows",
     "embed",
@@ -346,7 +341,6 @@ const FAMILIES: [&str; 33] = [
     "layer_norm",
     "activated",
     "xielu",
-    "staged",
     "gemv_q1_0_sums",
     "gemv_tq1_0_sums",
     "gemv_iq1_s_sums",
@@ -469,8 +463,7 @@ fn gemv_view(gemv: &Gemv, bindings: &[Binding]) -> GemvView {
     let sums_count = gemv.partial_sums();
     let needs_sums =
         matches!(gemv.epilogue, Epilogue::Store { partials: Some(_), .. } | Epilogue::Residual { next: Some(_), .. });
-    let many = gemv.tokens.several();
-    let staged = gemv.tokens == Tokens::Staged;
+    let many = matches!(gemv.tokens, Tokens::Few(_));
     let results = nr * gemv.tokens.at_once();
     // Gate and up rows of one matrix lie together by token; of two matrices, all gate rows come first.
     let apart = gated && gemv.matrices.len() > 1;
@@ -483,15 +476,12 @@ fn gemv_view(gemv: &Gemv, bindings: &[Binding]) -> GemvView {
         nr,
         half_nr: nr / 2,
         many,
-        staged,
-        parts: gemv.one.split_k,
         many_tokens: gemv.tokens.at_once(),
         tokens_constant: if many { format!(", {}", gemv.tokens.at_once()) } else { String::new() },
         tokens: if many { ", tokens" } else { "" },
         group_axis: if many { "y" } else { "x" },
         token_axis: if many { "x" } else { "y" },
         results,
-        own_result: if apart { format!("lane < {up_offset} ? acc[0] : acc[{up_offset}]") } else { "acc[0]".to_owned() },
         token_results,
         up_offset,
         rows: gemv.rows,

@@ -104,12 +104,11 @@ fn call(plan: &Plan, step: &Step, pad: &str) -> String {
     let bindings = &plan.kernels[last].bindings;
     let args: Vec<String> = bindings.iter().map(|b| argument(plan, step.args[&b.role])).collect();
     let (function, first, grids) = match (step.few, step.counts) {
-        (Some([two, four, more]), _) => {
-            let choices = [step.kernel, two, four, more];
-            let kernels = list("[", &choices.map(|choice| format!("k({})", kernel(choice))), "]", pad);
+        (Some([two, more]), _) => {
+            let kernels = [step.kernel, two, more].map(|choice| format!("k({})", kernel(choice)));
+            let kernels = format!("[{}]", kernels.join(", "));
             let grid = if grids_differ(plan, step) {
-                let [one, two, four, more] = choices.map(grid);
-                list("by_rows(", &["rows".to_owned(), one, two, four, more], ")", pad)
+                format!("by_rows(rows, {}, {}, {})", grid(step.kernel), grid(two), grid(more))
             } else {
                 grid(more)
             };
@@ -126,17 +125,14 @@ fn call(plan: &Plan, step: &Step, pad: &str) -> String {
     if one.len() + pad.len() <= LINE {
         return one;
     }
-    let lines = [first, vec![list("&[", &args, "]", pad)], grids].concat();
+    let list = format!("&[{}]", args.join(", "));
+    let list = if list.len() + pad.len() + 5 <= LINE {
+        list
+    } else {
+        format!("&[\n{pad}        {},\n{pad}    ]", args.join(&format!(",\n{pad}        ")))
+    };
+    let lines = [first, vec![list], grids].concat();
     format!("{function}(\n{pad}    {},\n{pad});", lines.join(&format!(",\n{pad}    ")))
-}
-
-/// An argument that is a list, broken as rustfmt breaks it where it is too long for a line of its own.
-fn list(start: &str, items: &[String], end: &str, pad: &str) -> String {
-    let one = format!("{start}{}{end}", items.join(", "));
-    if one.len() + pad.len() + 5 <= LINE {
-        return one;
-    }
-    format!("{start}\n{pad}        {},\n{pad}    {end}", items.join(&format!(",\n{pad}        ")))
 }
 
 /// Whether a kernel for several rows has another grid than the one for one row.

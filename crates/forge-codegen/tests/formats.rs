@@ -35,7 +35,7 @@ kernel void few_tokens(device const uchar* weights [[buffer(0)]], device const f
     float acc[2 * TOKENS];
     gemv_NAME<ROWS, COLS, 2, 1, 0, TOKENS>(weights, x, 2 * group, 0, lane, acc, TOKENS);
     if (lane < 2 * TOKENS) {
-        y[lane / 2 * ROWS + 2 * group + lane % 2] = acc[0];
+        y[lane / 2 * ROWS + 2 * group + lane % 2] = acc[lane];
     }
 }
 

@@ -73,21 +73,19 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// Random blocks of a format that has a half scale in each, or a scale and a minimum, as stored and packed.
+/// Random blocks of a format that has a half scale in each, as stored and packed.
 fn blocks(format: Format, rows: usize, cols: usize) -> (Vec<u8>, Vec<u8>) {
     let len = rows * format.row_bytes(cols).expect("whole blocks");
     let mut stored: Vec<u8> = noise(len, 3).iter().map(|v| (v * 128.0 + 128.0) as u8).collect();
-    let halves: &[usize] = match format {
-        Format::Tq1_0 => &[52],
+    let scale = match format {
+        Format::Tq1_0 => 52,
         // Four bits each of four half words.
-        Format::Iq1M => &[54],
-        Format::Q6K => &[208],
-        Format::Q4_1 | Format::Q4K => &[0, 2],
-        _ => &[0],
+        Format::Iq1M => 54,
+        _ => 0,
     };
     for block in stored.chunks_exact_mut(format.block_bytes()) {
-        // Halves between 1/64 and 1/32, of IQ1_M up to 1/2.
-        halves.iter().for_each(|&at| block[at + 1] = 0x24);
+        // A half between 1/64 and 1/32, of IQ1_M up to 1/2.
+        block[scale + 1] = 0x24;
     }
     let layout = Layout::new(format, rows, cols).expect("whole blocks");
     let mut packed = vec![0; layout.len() as usize];
@@ -206,67 +204,6 @@ fn check_tables(format: Format, sizes: Sizes) {
         }
         assert_eq!(counters.bindings[0].unique_bytes_read, cost.bindings[0].read, "{format} {name}: weights");
         assert_eq!(counters.bindings[1].bytes_read, cost.bindings[1].requested, "{format} {name}: input");
-    }
-}
-
-/// Each row of a step has the bits of a step of its own, whichever kernel runs it: groups of all sizes and a partial tile, rows that no
-/// whole threadgroup has, parts of a row, gates.
-#[test]
-fn rows_of_a_step_have_the_bits_of_one_row() {
-    let sizes =
-        |heads: usize| Sizes { hidden: 32 * heads, ffn: 96, heads, kv_heads: 1, head_dim: 32, vocab: 72, ..WIDE };
-    for (format, heads) in
-        [(Format::Q8_0, 41), (Format::Q8_0, 64), (Format::Q4_0, 57), (Format::Q4K, 56), (Format::Q6K, 40)]
-    {
-        let (plan, text) = emitted(sizes(heads), format);
-        for name in ["lm_head", "gate_up_proj"] {
-            let kernel = planned(&plan, name);
-            let Family::Gemv(gemv) = &kernel.family else { panic!("{name} is a matrix-vector kernel") };
-            let (_, packed) = blocks(format, gemv.rows, gemv.cols);
-            let partials = gemv.norm.expect("a norm").partials;
-            let results = if name == "lm_head" { gemv.rows } else { gemv.rows / 2 };
-            let step = |rows: usize| -> Vec<u8> {
-                let params = StepParams { rows: rows as u32, ..StepParams::default() };
-                params.words().iter().flat_map(|word| word.to_le_bytes()).collect()
-            };
-            let x = noise(8 * gemv.cols, 11);
-            let sums = noise(8 * partials, 13).into_iter().map(f32::abs).collect::<Vec<f32>>();
-            let data = |first: usize, rows: usize| {
-                let part = |values: &[f32], width: usize| bytes(&values[first * width..(first + rows) * width]);
-                [
-                    packed.clone(),
-                    part(&x, gemv.cols),
-                    part(&sums, partials),
-                    vec![0; rows * results * 4],
-                    step(rows).repeat(rows),
-                ]
-            };
-            let library = compile(&text, kernel);
-            let one: Vec<f32> =
-                (0..8).flat_map(|row| run(&library, kernel, &data(row, 1)[..4], [gemv.threadgroups(), 1]).0).collect();
-            for (suffix, counts) in [("two", [2, 2]), ("few", [3, 4]), ("eight", [5, 8])] {
-                let other = plan.kernels.iter().find(|kernel| kernel.name == format!("{name}_{suffix}"));
-                let Some(several) = other else {
-                    assert!(suffix == "eight" && format == Format::Q8_0, "{format} {name}_{suffix}");
-                    continue;
-                };
-                let Family::Gemv(gemv) = &several.family else { panic!("{suffix} is a matrix-vector kernel") };
-                let library = compile(&text, several);
-                for rows in counts {
-                    let (found, counters) = run(&library, several, &data(0, rows), [1, gemv.threadgroups()]);
-                    assert!(bytes(&found) == bytes(&one[..rows * results]), "{format} {name}_{suffix}: {rows} rows");
-                    let cost = dispatch(several, StepSize { rows, position: 0, slots: 1 });
-                    assert_eq!(
-                        counters.bindings[0].unique_bytes_read, cost.bindings[0].read,
-                        "{format} {name}_{suffix}: weights"
-                    );
-                    assert_eq!(
-                        counters.bindings[1].bytes_read, cost.bindings[1].requested,
-                        "{format} {name}_{suffix}: input"
-                    );
-                }
-            }
-        }
     }
 }
 

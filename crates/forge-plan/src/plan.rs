@@ -269,9 +269,8 @@ pub struct Step {
     pub barrier: bool,
     /// When it runs.
     pub when: When,
-    /// The kernels that run instead where the step has two rows, up to four, and more, with the same arguments; the last may be
-    /// the one before it.
-    pub few: Option<[Choice; 3]>,
+    /// The kernels that run instead where the step has two rows, and where it has more, with the same arguments.
+    pub few: Option<[Choice; 2]>,
     /// Where the threadgroups are, of a kernel whose grid is indirect.
     pub counts: Option<Counts>,
 }
@@ -329,7 +328,7 @@ impl Step {
         self.choices().flat_map(of)
     }
 
-    /// Its kernels for one row, for two, for up to four and for more.
+    /// Its kernels for one row, for two and for more.
     pub fn choices(&self) -> impl Iterator<Item = Choice> + use<> {
         std::iter::once(self.kernel).chain(self.few.into_iter().flatten())
     }
@@ -338,9 +337,8 @@ impl Step {
     pub fn choice(&self, rows: usize) -> Choice {
         match (self.few, rows) {
             (None, _) | (_, 0 | 1) => self.kernel,
-            (Some([two, _, _]), 2) => two,
-            (Some([_, four, _]), 3 | 4) => four,
-            (Some([_, _, more]), _) => more,
+            (Some([two, _]), 2) => two,
+            (Some([_, more]), _) => more,
         }
     }
 }

@@ -201,7 +201,7 @@ fn indirect_grids() {
     );
     let few = wrong(|plan| {
         for step in plan.prefill.steps_mut().filter(|step| step.counts.is_some()) {
-            step.few = Some([step.kernel; 3]);
+            step.few = Some([step.kernel; 2]);
         }
     });
     assert_eq!(few, format!("{name}: its grid is indirect, and its step has another kernel for few tokens"));

@@ -108,8 +108,8 @@ fn checked(gemv: &Gemv) -> bool {
 fn step_rows(gemv: &Gemv) -> usize {
     match gemv.tokens {
         Tokens::One => 1,
-        Tokens::Few(room) => room,
-        Tokens::Staged | Tokens::Each => FEW_TOKENS,
+        Tokens::Few(2) => 2,
+        Tokens::Few(_) | Tokens::Each => FEW_TOKENS,
     }
 }
 

@@ -18,8 +18,6 @@ pub enum Tokens {
     One,
     /// Up to [`FEW_TOKENS`], so many of them in a threadgroup, which decodes the weights once.
     Few(usize),
-    /// Up to [`FEW_TOKENS`], all in a threadgroup, whose simdgroups share each part of the input in threadgroup memory.
-    Staged,
     /// Up to [`FEW_TOKENS`], each in threadgroups of its own.
     Each,
 }
@@ -30,13 +28,7 @@ impl Tokens {
         match self {
             Self::One | Self::Each => 1,
             Self::Few(room) => room,
-            Self::Staged => FEW_TOKENS,
         }
-    }
-
-    /// Whether a threadgroup has several rows.
-    pub fn several(self) -> bool {
-        matches!(self, Self::Few(_) | Self::Staged)
     }
 }
 
@@ -45,13 +37,6 @@ pub const ROOMS: [usize; 2] = [2, 4];
 
 /// Columns of a tile of packed rows.
 const TILE: usize = 256;
-
-/// The geometry of a kernel whose simdgroups share the input: one stages each row's, and the sums of so many output rows leave a thread room for
-/// their weights.
-const STAGED: Geometry = Geometry { rows_per_simdgroup: 4, simdgroups: FEW_TOKENS, split_k: 1 };
-
-/// Floats of threadgroup memory of such a kernel: two tiles of each row, with a sum for each eight columns.
-const STAGE_FLOATS: usize = 2 * FEW_TOKENS * (TILE + TILE / 8);
 
 /// What a kernel for a matrix of many rows keeps in threadgroup memory for all rows of a threadgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,21 +111,6 @@ impl Gemv {
         Self { geometry, tokens: Tokens::Few(room), ..self.clone() }
     }
 
-    /// The kernel for more rows than [`ROOMS`] has room for, with the same bits again, of a kernel for one row; `None` where not all weights are decoded
-    /// once or their groups are summed apart, and where partial sums or gates would not come out.
-    pub fn staged(&self) -> Option<Self> {
-        // `Shared` in `common.metal` sums groups of two tiles apart.
-        let in_one_sum = |format: Format| format.decodes_once() && format.scheme().tiles > 2;
-        let decodes_once = self.matrices.iter().all(|matrix| in_one_sum(matrix.format));
-        let gates_apart = self.epilogue.is_gated() && self.matrices.len() > 1;
-        let one = self.one.rows_per_threadgroup();
-        let sums_fit = self.epilogue.partials() == 0
-            || (self.one.rows_per_simdgroup <= STAGED.rows_per_simdgroup
-                && STAGED.rows_per_threadgroup().is_multiple_of(one));
-        let fits = self.table().is_none() && decodes_once && !gates_apart && sums_fit;
-        fits.then(|| Self { geometry: STAGED, tokens: Tokens::Staged, ..self.clone() })
-    }
-
     /// Chunks of rows that a simdgroup has where one of the kernel for one row has one.
     pub fn chunks(&self) -> usize {
         self.geometry.rows_per_simdgroup / self.one.rows_per_simdgroup.min(self.geometry.rows_per_simdgroup)
@@ -186,11 +156,6 @@ impl Gemv {
             Format::F32 | Format::F16 | Format::BF16 => self.cols,
             _ => self.cols.next_multiple_of(TILE),
         };
-        if self.tokens == Tokens::Staged {
-            // Once for each threadgroup.
-            let groups = self.matrix_groups();
-            return self.matrices.iter().zip(groups).map(|(matrix, groups)| groups * row(matrix)).sum();
-        }
         // Simdgroups that share rows read the input once together, and one without rows reads nothing.
         let rows = self.geometry.rows_per_simdgroup;
         if self.epilogue.is_gated() {
@@ -209,21 +174,16 @@ impl Gemv {
                 row: self.input_loads(|format| !format.decodes_once()),
                 tile: room * self.input_loads(Format::decodes_once),
             },
-            Tokens::Staged => Touch::TileLoads { row: 0, tile: FEW_TOKENS * self.input_loads(|_| true) },
         }
     }
 
-    /// Floats of threadgroup memory: partial results of rows that several simdgroups share, or inputs, then scales of several tokens, then sums of
+    /// Floats of threadgroup memory: partial results of rows that several simdgroups share, then scales of several tokens, then sums of
     /// squares for each simdgroup.
     pub fn shared_floats(&self) -> [usize; 3] {
         let g = self.geometry;
         let rows = self.tokens.at_once();
-        let split = match self.tokens {
-            Tokens::Staged => STAGE_FLOATS,
-            _ if g.split_k > 1 => g.simdgroups * g.rows_per_simdgroup * rows,
-            _ => 0,
-        };
-        let scales = if self.norm.is_some() && self.tokens.several() { rows } else { 0 };
+        let split = if g.split_k > 1 { g.simdgroups * g.rows_per_simdgroup * rows } else { 0 };
+        let scales = if self.norm.is_some() && matches!(self.tokens, Tokens::Few(_)) { rows } else { 0 };
         let sums = if self.epilogue.partials() > 0 { g.simdgroups * self.chunks() * rows } else { 0 };
         [split, scales, sums]
     }
@@ -252,7 +212,6 @@ impl KernelFamily for Gemv {
             Tokens::One => [groups, ONE, ONE],
             // Those that follow one another have the same weights, so that the second finds them in a cache.
             Tokens::Few(room) => [Dim::RowTiles(room), groups, ONE],
-            Tokens::Staged => [Dim::RowTiles(FEW_TOKENS), groups, ONE],
             Tokens::Each => [groups, Dim::Rows, ONE],
         };
         Launch {
@@ -264,15 +223,10 @@ impl KernelFamily for Gemv {
 
     fn title(&self) -> String {
         let g = self.geometry;
-        let split = match (self.tokens, self.one.split_k) {
-            (Tokens::Staged, parts @ 2..) => format!(", {parts} parts of a row in turn"),
-            _ if g.split_k > 1 => format!(", {} simdgroups share a row", g.split_k),
-            _ => String::new(),
-        };
+        let split = if g.split_k > 1 { format!(", {} simdgroups share a row", g.split_k) } else { String::new() };
         let tokens = match self.tokens {
             Tokens::One => String::new(),
             Tokens::Few(room) => format!(" for up to {FEW_TOKENS} rows, {room} in a threadgroup"),
-            Tokens::Staged => format!(" for up to {FEW_TOKENS} rows, all in a threadgroup"),
             Tokens::Each => format!(" for each of up to {FEW_TOKENS} rows"),
         };
         let (rows, simdgroups) = (g.rows_per_simdgroup, g.simdgroups);
@@ -293,10 +247,7 @@ impl KernelFamily for Gemv {
     }
 
     fn table_source(&self) -> Option<&'static str> {
-        match self.tokens {
-            Tokens::Staged => Some("staged"),
-            _ => self.table().map(|table| table.function),
-        }
+        self.table().map(|table| table.function)
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {

@@ -15,8 +15,8 @@ use crate::kernel::KernelId;
 use crate::plan::{Arg, Choice, KernelTable, Place, Step};
 use crate::{PlanError, roles};
 
-/// What the kernels for two rows, for up to four, and for more, are called after a projection.
-const FEW_NAMES: [&str; 3] = ["two", "few", "eight"];
+/// What the kernels for two rows, and for more, are called after a projection.
+const FEW_NAMES: [&str; 2] = ["two", "few"];
 /// Narrowest input of a tile's projection with half operands.
 const HALF_TILE_WIDTH: usize = 256;
 /// Inputs below this are safe in half, whose largest number is 65 504.
@@ -69,7 +69,6 @@ impl Lowering<'_> {
             args.push(args_of);
         }
         let (mut choices, mut few) = (Vec::new(), [Vec::new(), Vec::new()]);
-        let mut staged = Vec::new();
         for (layer, matrices) in packed.into_iter().enumerate() {
             if path == Path::Tile {
                 let operands = operands[layer];
@@ -84,22 +83,12 @@ impl Lowering<'_> {
             for ((list, suffix), room) in few.iter_mut().zip(FEW_NAMES).zip(ROOMS) {
                 list.push(self.kernels.add(&format!("{name}_{suffix}"), one.for_few_tokens(room)));
             }
-            staged.push(one.staged());
         }
         let step = match path {
             Path::Step => {
                 let one = self.choose(block, owner, &name, &choices);
-                // Layers share a grid, so either all have such a kernel or none has.
-                let staged: Option<Vec<Gemv>> = staged.into_iter().collect();
-                let [_, _, suffix] = FEW_NAMES;
-                let staged: Option<Vec<KernelId>> = staged.map(|kernels| {
-                    kernels.into_iter().map(|kernel| self.kernels.add(&format!("{name}_{suffix}"), kernel)).collect()
-                });
-                let mut choose =
-                    |suffix: &str, list: &[KernelId]| self.choose(block, owner, &format!("{name}_{suffix}"), list);
-                let [two, four] = [0, 1].map(|i| choose(FEW_NAMES[i], &few[i]));
-                let more = staged.map_or(four, |list| choose(suffix, &list));
-                Step { few: Some([two, four, more]), ..Step::new(one) }
+                let mut choose = |i: usize| self.choose(block, owner, &format!("{name}_{}", FEW_NAMES[i]), &few[i]);
+                Step { few: Some([choose(0), choose(1)]), ..Step::new(one) }
             }
             Path::Tile => Step::new(self.choose(block, owner, &format!("{name}_tile"), &choices)),
         };
