@@ -37,7 +37,7 @@ static MATRICES: [(&str, &[&str]); 9] = [
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 71] = [
+static COSTS: [Cost; 61] = [
     Cost { bytes: [512, 1_136, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 560, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [11_520, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj
@@ -49,9 +49,6 @@ static COSTS: [Cost; 71] = [
     Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_affine8_g32_affine8_g64_affine8_g128
     Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_two_affine8_g32_affine8_g64_affine8_g128
     Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_few_affine8_g32_affine8_g64_affine8_g128
-    Cost { bytes: [11_520, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_eight
-    Cost { bytes: [20_480, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_eight_affine4_g128_affine5_g32_affine5_g64
-    Cost { bytes: [35_584, 1_600, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // qkv_proj_eight_affine8_g32_affine8_g64_affine8_g128
     Cost { bytes: [0, 1_792, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 1_024, 0, 256, 0], flops: [0, 0, 0, 512, 0] }, // attention
     Cost { bytes: [7_680, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj
@@ -63,9 +60,6 @@ static COSTS: [Cost; 71] = [
     Cost { bytes: [6_656, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_affine2_g32
     Cost { bytes: [6_656, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_two_affine2_g32
     Cost { bytes: [6_656, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_few_affine2_g32
-    Cost { bytes: [7_680, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_eight
-    Cost { bytes: [11_264, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_eight_affine5_g128
-    Cost { bytes: [6_656, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // o_proj_eight_affine2_g32
     Cost { bytes: [16_896, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj
     Cost { bytes: [16_896, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [16_896, 1_088, 0, 0, 0], flops: [0, 65_536, 0, 0, 0] }, // gate_up_proj_few
@@ -84,13 +78,9 @@ static COSTS: [Cost; 71] = [
     Cost { bytes: [8_704, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_affine3_g32
     Cost { bytes: [8_704, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_two_affine3_g32
     Cost { bytes: [8_704, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_few_affine3_g32
-    Cost { bytes: [9_728, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_eight
-    Cost { bytes: [13_312, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_eight_affine6_g128
-    Cost { bytes: [8_704, 2_112, 0, 0, 0], flops: [0, 32_768, 0, 0, 0] }, // down_proj_eight_affine3_g32
     Cost { bytes: [4_928, 928, 0, 0, 0], flops: [0, 22_528, 0, 0, 0] }, // lm_head
     Cost { bytes: [4_928, 928, 0, 0, 0], flops: [0, 22_528, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [4_928, 928, 0, 0, 0], flops: [0, 22_528, 0, 0, 0] }, // lm_head_few
-    Cost { bytes: [4_928, 928, 0, 0, 0], flops: [0, 22_528, 0, 0, 0] }, // lm_head_eight
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
     Cost { bytes: [0, 24, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
@@ -119,7 +109,7 @@ static INV_FREQ_0: [f32; 16] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 71] = [
+static KERNELS: [KernelCheck; 61] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -357,78 +347,9 @@ static KERNELS: [KernelCheck; 71] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_eight
-    KernelCheck {
-        kernel: 11,
-        layer: Some(0),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(8), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 2, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }],
-            norm_eps: Some(1e-6),
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.0.q_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.0.k_proj")),
-            Argument::read(Role::Weights2, Data::Tensor("layers.0.v_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::read(Role::InputSums, Data::Words(16)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // qkv_proj_eight_affine4_g128_affine5_g32_affine5_g64
-    KernelCheck {
-        kernel: 12,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(8), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 32, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 5, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }],
-            norm_eps: Some(1e-6),
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.q_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.1.k_proj")),
-            Argument::read(Role::Weights2, Data::Tensor("layers.1.v_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::read(Role::InputSums, Data::Words(16)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // qkv_proj_eight_affine8_g32_affine8_g64_affine8_g128
-    KernelCheck {
-        kernel: 13,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(8), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 8, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 64, bf16: true, zeros: false }, rows: 64, cols: 128 }, Matrix { format: Format::Affine { bits: 8, group: 128, bf16: true, zeros: false }, rows: 64, cols: 128 }],
-            norm_eps: Some(1e-6),
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.q_proj")),
-            Argument::read(Role::Weights1, Data::Tensor("layers.2.k_proj")),
-            Argument::read(Role::Weights2, Data::Tensor("layers.2.v_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::read(Role::InputSums, Data::Words(16)),
-            Argument::write(Role::Y, Data::Words(256)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
     // rope_append
     KernelCheck {
-        kernel: 14,
+        kernel: 11,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -449,7 +370,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // attention
     KernelCheck {
-        kernel: 15,
+        kernel: 12,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -470,7 +391,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 16,
+        kernel: 13,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -492,7 +413,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_two
     KernelCheck {
-        kernel: 17,
+        kernel: 14,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -515,7 +436,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 18,
+        kernel: 15,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -538,7 +459,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_affine5_g128
     KernelCheck {
-        kernel: 19,
+        kernel: 16,
         layer: Some(1),
         rows: &[1],
         mixed: true,
@@ -560,7 +481,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_two_affine5_g128
     KernelCheck {
-        kernel: 20,
+        kernel: 17,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -583,7 +504,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_few_affine5_g128
     KernelCheck {
-        kernel: 21,
+        kernel: 18,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -606,7 +527,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_affine2_g32
     KernelCheck {
-        kernel: 22,
+        kernel: 19,
         layer: Some(2),
         rows: &[1],
         mixed: true,
@@ -628,7 +549,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_two_affine2_g32
     KernelCheck {
-        kernel: 23,
+        kernel: 20,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -651,7 +572,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_few_affine2_g32
     KernelCheck {
-        kernel: 24,
+        kernel: 21,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -672,78 +593,9 @@ static KERNELS: [KernelCheck; 71] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // o_proj_eight
-    KernelCheck {
-        kernel: 25,
-        layer: Some(0),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(4), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.0.o_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::update(Role::X, Data::Words(128)),
-            Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
-            Argument::write(Role::Scaled, Data::Words(128)),
-            Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // o_proj_eight_affine5_g128
-    KernelCheck {
-        kernel: 26,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(4), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 5, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.o_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::update(Role::X, Data::Words(128)),
-            Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
-            Argument::write(Role::Scaled, Data::Words(128)),
-            Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // o_proj_eight_affine2_g32
-    KernelCheck {
-        kernel: 27,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(4), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 2, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.o_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::update(Role::X, Data::Words(128)),
-            Argument::read(Role::Gamma, Data::Tensor("layers.2.ffn_norm")),
-            Argument::write(Role::Scaled, Data::Words(128)),
-            Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
     // gate_up_proj
     KernelCheck {
-        kernel: 28,
+        kernel: 22,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -764,7 +616,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_two
     KernelCheck {
-        kernel: 29,
+        kernel: 23,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -786,7 +638,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 30,
+        kernel: 24,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -808,7 +660,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 31,
+        kernel: 25,
         layer: Some(1),
         rows: &[1],
         mixed: true,
@@ -829,7 +681,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_two_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 32,
+        kernel: 26,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -851,7 +703,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_few_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 33,
+        kernel: 27,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -873,7 +725,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 34,
+        kernel: 28,
         layer: Some(2),
         rows: &[1],
         mixed: true,
@@ -894,7 +746,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_two_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 35,
+        kernel: 29,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -916,7 +768,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_few_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 36,
+        kernel: 30,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -938,7 +790,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj
     KernelCheck {
-        kernel: 37,
+        kernel: 31,
         layer: Some(0),
         rows: &[1],
         mixed: true,
@@ -960,7 +812,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_two
     KernelCheck {
-        kernel: 38,
+        kernel: 32,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -983,7 +835,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 39,
+        kernel: 33,
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1006,7 +858,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_affine6_g128
     KernelCheck {
-        kernel: 40,
+        kernel: 34,
         layer: Some(1),
         rows: &[1],
         mixed: true,
@@ -1028,7 +880,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_two_affine6_g128
     KernelCheck {
-        kernel: 41,
+        kernel: 35,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1051,7 +903,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_few_affine6_g128
     KernelCheck {
-        kernel: 42,
+        kernel: 36,
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1074,7 +926,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_affine3_g32
     KernelCheck {
-        kernel: 43,
+        kernel: 37,
         layer: Some(2),
         rows: &[1],
         mixed: true,
@@ -1096,7 +948,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_two_affine3_g32
     KernelCheck {
-        kernel: 44,
+        kernel: 38,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1119,7 +971,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_few_affine3_g32
     KernelCheck {
-        kernel: 45,
+        kernel: 39,
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1140,78 +992,9 @@ static KERNELS: [KernelCheck; 71] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // down_proj_eight
-    KernelCheck {
-        kernel: 46,
-        layer: Some(0),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(4), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 4, group: 64, bf16: true, zeros: false }, rows: 128, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.0.down_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::update(Role::X, Data::Words(128)),
-            Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
-            Argument::write(Role::Scaled, Data::Words(128)),
-            Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // down_proj_eight_affine6_g128
-    KernelCheck {
-        kernel: 47,
-        layer: Some(1),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(4), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 6, group: 128, bf16: true, zeros: false }, rows: 128, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.1.down_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::update(Role::X, Data::Words(128)),
-            Argument::read(Role::Gamma, Data::Tensor("layers.2.attn_norm")),
-            Argument::write(Role::Scaled, Data::Words(128)),
-            Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
-    // down_proj_eight_affine3_g32
-    KernelCheck {
-        kernel: 48,
-        layer: Some(2),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(4), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 32, bf16: true, zeros: false }, rows: 128, cols: 128 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.2.down_proj")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::update(Role::X, Data::Words(128)),
-            Argument::read(Role::Gamma, Data::Tensor("output_norm")),
-            Argument::write(Role::Scaled, Data::Words(128)),
-            Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
     // lm_head
     KernelCheck {
-        kernel: 49,
+        kernel: 40,
         layer: None,
         rows: &[1],
         mixed: true,
@@ -1231,7 +1014,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // lm_head_two
     KernelCheck {
-        kernel: 50,
+        kernel: 41,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1252,7 +1035,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 51,
+        kernel: 42,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1271,30 +1054,9 @@ static KERNELS: [KernelCheck; 71] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // lm_head_eight
-    KernelCheck {
-        kernel: 52,
-        layer: None,
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(3), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Affine { bits: 3, group: 64, bf16: true, zeros: false }, rows: 88, cols: 128 }],
-            norm_eps: Some(1e-6),
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("lm_head")),
-            Argument::read(Role::Input, Data::Words(128)),
-            Argument::read(Role::InputSums, Data::Words(16)),
-            Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
     // sample_best
     KernelCheck {
-        kernel: 53,
+        kernel: 43,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1313,7 +1075,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 54,
+        kernel: 44,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1333,7 +1095,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 55,
+        kernel: 45,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1352,7 +1114,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 56,
+        kernel: 46,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1366,7 +1128,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 57,
+        kernel: 47,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1388,7 +1150,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // qkv_proj_tile_affine4_g128_affine5_g32_affine5_g64
     KernelCheck {
-        kernel: 58,
+        kernel: 48,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1410,7 +1172,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // qkv_proj_tile_affine8_g32_affine8_g64_affine8_g128
     KernelCheck {
-        kernel: 59,
+        kernel: 49,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1432,7 +1194,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 60,
+        kernel: 50,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1453,7 +1215,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 61,
+        kernel: 51,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1473,7 +1235,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_tile_affine5_g128
     KernelCheck {
-        kernel: 62,
+        kernel: 52,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1493,7 +1255,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // o_proj_tile_affine2_g32
     KernelCheck {
-        kernel: 63,
+        kernel: 53,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1513,7 +1275,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 64,
+        kernel: 54,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1534,7 +1296,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_tile_affine6_g32_affine6_g64
     KernelCheck {
-        kernel: 65,
+        kernel: 55,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1555,7 +1317,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // gate_up_proj_tile_affine2_g64_affine2_g128
     KernelCheck {
-        kernel: 66,
+        kernel: 56,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1576,7 +1338,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 67,
+        kernel: 57,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1596,7 +1358,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_tile_affine6_g128
     KernelCheck {
-        kernel: 68,
+        kernel: 58,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1616,7 +1378,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // down_proj_tile_affine3_g32
     KernelCheck {
-        kernel: 69,
+        kernel: 59,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1636,7 +1398,7 @@ static KERNELS: [KernelCheck; 71] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 70,
+        kernel: 60,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

@@ -63,23 +63,21 @@ pub static SOURCE: Source = Source::new(
     include_bytes!(concat!(env!("OUT_DIR"), "/kernels.compiled")),
 );
 
-/// Dispatches a projection of a step's rows: its kernel for one row, for two, for up to four, or for more, which also read the rows'
-/// records, their last argument.
-fn project(pass: &mut Commands, rows: u32, [one, two, four, more]: [&Kernel; 4], args: &[&Slice], grid: [u32; 3]) {
+/// Dispatches a projection of a step's rows: its kernel for one row, for two, or for more, which also read the rows' records,
+/// their last argument.
+fn project(pass: &mut Commands, rows: u32, [one, two, more]: [&Kernel; 3], args: &[&Slice], grid: [u32; 3]) {
     match rows {
         0 | 1 => pass.dispatch(one, &args[..args.len() - 1], grid),
         2 => pass.dispatch(two, args, grid),
-        3 | 4 => pass.dispatch(four, args, grid),
         _ => pass.dispatch(more, args, grid),
     }
 }
 
 /// The grid of a projection's kernel for a step of `rows` rows.
-fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], four: [u32; 3], more: [u32; 3]) -> [u32; 3] {
+fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], more: [u32; 3]) -> [u32; 3] {
     match rows {
         0 | 1 => one,
         2 => two,
-        3 | 4 => four,
         _ => more,
     }
 }
@@ -97,70 +95,60 @@ mod kernel {
     pub const QKV_PROJ_AFFINE8_G32_AFFINE8_G64_AFFINE8_G128: usize = 8;
     pub const QKV_PROJ_TWO_AFFINE8_G32_AFFINE8_G64_AFFINE8_G128: usize = 9;
     pub const QKV_PROJ_FEW_AFFINE8_G32_AFFINE8_G64_AFFINE8_G128: usize = 10;
-    pub const QKV_PROJ_EIGHT: usize = 11;
-    pub const QKV_PROJ_EIGHT_AFFINE4_G128_AFFINE5_G32_AFFINE5_G64: usize = 12;
-    pub const QKV_PROJ_EIGHT_AFFINE8_G32_AFFINE8_G64_AFFINE8_G128: usize = 13;
-    pub const ROPE_APPEND: usize = 14;
-    pub const ATTENTION: usize = 15;
-    pub const O_PROJ: usize = 16;
-    pub const O_PROJ_TWO: usize = 17;
-    pub const O_PROJ_FEW: usize = 18;
-    pub const O_PROJ_AFFINE5_G128: usize = 19;
-    pub const O_PROJ_TWO_AFFINE5_G128: usize = 20;
-    pub const O_PROJ_FEW_AFFINE5_G128: usize = 21;
-    pub const O_PROJ_AFFINE2_G32: usize = 22;
-    pub const O_PROJ_TWO_AFFINE2_G32: usize = 23;
-    pub const O_PROJ_FEW_AFFINE2_G32: usize = 24;
-    pub const O_PROJ_EIGHT: usize = 25;
-    pub const O_PROJ_EIGHT_AFFINE5_G128: usize = 26;
-    pub const O_PROJ_EIGHT_AFFINE2_G32: usize = 27;
-    pub const GATE_UP_PROJ: usize = 28;
-    pub const GATE_UP_PROJ_TWO: usize = 29;
-    pub const GATE_UP_PROJ_FEW: usize = 30;
-    pub const GATE_UP_PROJ_AFFINE6_G32_AFFINE6_G64: usize = 31;
-    pub const GATE_UP_PROJ_TWO_AFFINE6_G32_AFFINE6_G64: usize = 32;
-    pub const GATE_UP_PROJ_FEW_AFFINE6_G32_AFFINE6_G64: usize = 33;
-    pub const GATE_UP_PROJ_AFFINE2_G64_AFFINE2_G128: usize = 34;
-    pub const GATE_UP_PROJ_TWO_AFFINE2_G64_AFFINE2_G128: usize = 35;
-    pub const GATE_UP_PROJ_FEW_AFFINE2_G64_AFFINE2_G128: usize = 36;
-    pub const DOWN_PROJ: usize = 37;
-    pub const DOWN_PROJ_TWO: usize = 38;
-    pub const DOWN_PROJ_FEW: usize = 39;
-    pub const DOWN_PROJ_AFFINE6_G128: usize = 40;
-    pub const DOWN_PROJ_TWO_AFFINE6_G128: usize = 41;
-    pub const DOWN_PROJ_FEW_AFFINE6_G128: usize = 42;
-    pub const DOWN_PROJ_AFFINE3_G32: usize = 43;
-    pub const DOWN_PROJ_TWO_AFFINE3_G32: usize = 44;
-    pub const DOWN_PROJ_FEW_AFFINE3_G32: usize = 45;
-    pub const DOWN_PROJ_EIGHT: usize = 46;
-    pub const DOWN_PROJ_EIGHT_AFFINE6_G128: usize = 47;
-    pub const DOWN_PROJ_EIGHT_AFFINE3_G32: usize = 48;
-    pub const LM_HEAD: usize = 49;
-    pub const LM_HEAD_TWO: usize = 50;
-    pub const LM_HEAD_FEW: usize = 51;
-    pub const LM_HEAD_EIGHT: usize = 52;
-    pub const SAMPLE_BEST: usize = 53;
-    pub const SAMPLE_COLLECT: usize = 54;
-    pub const SAMPLE_DRAW: usize = 55;
-    pub const RMS_NORM_TILE: usize = 56;
-    pub const QKV_PROJ_TILE: usize = 57;
-    pub const QKV_PROJ_TILE_AFFINE4_G128_AFFINE5_G32_AFFINE5_G64: usize = 58;
-    pub const QKV_PROJ_TILE_AFFINE8_G32_AFFINE8_G64_AFFINE8_G128: usize = 59;
-    pub const ATTENTION_TILE: usize = 60;
-    pub const O_PROJ_TILE: usize = 61;
-    pub const O_PROJ_TILE_AFFINE5_G128: usize = 62;
-    pub const O_PROJ_TILE_AFFINE2_G32: usize = 63;
-    pub const GATE_UP_PROJ_TILE: usize = 64;
-    pub const GATE_UP_PROJ_TILE_AFFINE6_G32_AFFINE6_G64: usize = 65;
-    pub const GATE_UP_PROJ_TILE_AFFINE2_G64_AFFINE2_G128: usize = 66;
-    pub const DOWN_PROJ_TILE: usize = 67;
-    pub const DOWN_PROJ_TILE_AFFINE6_G128: usize = 68;
-    pub const DOWN_PROJ_TILE_AFFINE3_G32: usize = 69;
-    pub const LM_HEAD_TILE: usize = 70;
+    pub const ROPE_APPEND: usize = 11;
+    pub const ATTENTION: usize = 12;
+    pub const O_PROJ: usize = 13;
+    pub const O_PROJ_TWO: usize = 14;
+    pub const O_PROJ_FEW: usize = 15;
+    pub const O_PROJ_AFFINE5_G128: usize = 16;
+    pub const O_PROJ_TWO_AFFINE5_G128: usize = 17;
+    pub const O_PROJ_FEW_AFFINE5_G128: usize = 18;
+    pub const O_PROJ_AFFINE2_G32: usize = 19;
+    pub const O_PROJ_TWO_AFFINE2_G32: usize = 20;
+    pub const O_PROJ_FEW_AFFINE2_G32: usize = 21;
+    pub const GATE_UP_PROJ: usize = 22;
+    pub const GATE_UP_PROJ_TWO: usize = 23;
+    pub const GATE_UP_PROJ_FEW: usize = 24;
+    pub const GATE_UP_PROJ_AFFINE6_G32_AFFINE6_G64: usize = 25;
+    pub const GATE_UP_PROJ_TWO_AFFINE6_G32_AFFINE6_G64: usize = 26;
+    pub const GATE_UP_PROJ_FEW_AFFINE6_G32_AFFINE6_G64: usize = 27;
+    pub const GATE_UP_PROJ_AFFINE2_G64_AFFINE2_G128: usize = 28;
+    pub const GATE_UP_PROJ_TWO_AFFINE2_G64_AFFINE2_G128: usize = 29;
+    pub const GATE_UP_PROJ_FEW_AFFINE2_G64_AFFINE2_G128: usize = 30;
+    pub const DOWN_PROJ: usize = 31;
+    pub const DOWN_PROJ_TWO: usize = 32;
+    pub const DOWN_PROJ_FEW: usize = 33;
+    pub const DOWN_PROJ_AFFINE6_G128: usize = 34;
+    pub const DOWN_PROJ_TWO_AFFINE6_G128: usize = 35;
+    pub const DOWN_PROJ_FEW_AFFINE6_G128: usize = 36;
+    pub const DOWN_PROJ_AFFINE3_G32: usize = 37;
+    pub const DOWN_PROJ_TWO_AFFINE3_G32: usize = 38;
+    pub const DOWN_PROJ_FEW_AFFINE3_G32: usize = 39;
+    pub const LM_HEAD: usize = 40;
+    pub const LM_HEAD_TWO: usize = 41;
+    pub const LM_HEAD_FEW: usize = 42;
+    pub const SAMPLE_BEST: usize = 43;
+    pub const SAMPLE_COLLECT: usize = 44;
+    pub const SAMPLE_DRAW: usize = 45;
+    pub const RMS_NORM_TILE: usize = 46;
+    pub const QKV_PROJ_TILE: usize = 47;
+    pub const QKV_PROJ_TILE_AFFINE4_G128_AFFINE5_G32_AFFINE5_G64: usize = 48;
+    pub const QKV_PROJ_TILE_AFFINE8_G32_AFFINE8_G64_AFFINE8_G128: usize = 49;
+    pub const ATTENTION_TILE: usize = 50;
+    pub const O_PROJ_TILE: usize = 51;
+    pub const O_PROJ_TILE_AFFINE5_G128: usize = 52;
+    pub const O_PROJ_TILE_AFFINE2_G32: usize = 53;
+    pub const GATE_UP_PROJ_TILE: usize = 54;
+    pub const GATE_UP_PROJ_TILE_AFFINE6_G32_AFFINE6_G64: usize = 55;
+    pub const GATE_UP_PROJ_TILE_AFFINE2_G64_AFFINE2_G128: usize = 56;
+    pub const DOWN_PROJ_TILE: usize = 57;
+    pub const DOWN_PROJ_TILE_AFFINE6_G128: usize = 58;
+    pub const DOWN_PROJ_TILE_AFFINE3_G32: usize = 59;
+    pub const LM_HEAD_TILE: usize = 60;
 }
 
 /// Names, threads per threadgroup and threadgroup memory of the kernels.
-static KERNELS: [KernelSpec; 71] = [
+static KERNELS: [KernelSpec; 61] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj", threads: 128, threadgroup_bytes: 0 },
@@ -172,9 +160,6 @@ static KERNELS: [KernelSpec; 71] = [
     KernelSpec { name: "qkv_proj_affine8_g32_affine8_g64_affine8_g128", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj_two_affine8_g32_affine8_g64_affine8_g128", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "qkv_proj_few_affine8_g32_affine8_g64_affine8_g128", threads: 128, threadgroup_bytes: 16 },
-    KernelSpec { name: "qkv_proj_eight", threads: 256, threadgroup_bytes: 18464 },
-    KernelSpec { name: "qkv_proj_eight_affine4_g128_affine5_g32_affine5_g64", threads: 256, threadgroup_bytes: 18464 },
-    KernelSpec { name: "qkv_proj_eight_affine8_g32_affine8_g64_affine8_g128", threads: 256, threadgroup_bytes: 18464 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 2176 },
     KernelSpec { name: "o_proj", threads: 128, threadgroup_bytes: 16 },
@@ -186,9 +171,6 @@ static KERNELS: [KernelSpec; 71] = [
     KernelSpec { name: "o_proj_affine2_g32", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "o_proj_two_affine2_g32", threads: 128, threadgroup_bytes: 64 },
     KernelSpec { name: "o_proj_few_affine2_g32", threads: 128, threadgroup_bytes: 128 },
-    KernelSpec { name: "o_proj_eight", threads: 256, threadgroup_bytes: 18944 },
-    KernelSpec { name: "o_proj_eight_affine5_g128", threads: 256, threadgroup_bytes: 18944 },
-    KernelSpec { name: "o_proj_eight_affine2_g32", threads: 256, threadgroup_bytes: 18944 },
     KernelSpec { name: "gate_up_proj", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "gate_up_proj_two", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "gate_up_proj_few", threads: 128, threadgroup_bytes: 16 },
@@ -207,13 +189,9 @@ static KERNELS: [KernelSpec; 71] = [
     KernelSpec { name: "down_proj_affine3_g32", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "down_proj_two_affine3_g32", threads: 128, threadgroup_bytes: 64 },
     KernelSpec { name: "down_proj_few_affine3_g32", threads: 128, threadgroup_bytes: 128 },
-    KernelSpec { name: "down_proj_eight", threads: 256, threadgroup_bytes: 18944 },
-    KernelSpec { name: "down_proj_eight_affine6_g128", threads: 256, threadgroup_bytes: 18944 },
-    KernelSpec { name: "down_proj_eight_affine3_g32", threads: 256, threadgroup_bytes: 18944 },
     KernelSpec { name: "lm_head", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_two", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 16 },
-    KernelSpec { name: "lm_head_eight", threads: 256, threadgroup_bytes: 18464 },
     KernelSpec { name: "sample_best", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "sample_collect", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
@@ -257,13 +235,6 @@ const QKV_PROJ_FEW: [usize; LAYERS] = [
 
 /// Kernel of each layer, since formats differ between layers.
 #[rustfmt::skip]
-const QKV_PROJ_EIGHT: [usize; LAYERS] = [
-    kernel::QKV_PROJ_EIGHT, kernel::QKV_PROJ_EIGHT_AFFINE4_G128_AFFINE5_G32_AFFINE5_G64,
-    kernel::QKV_PROJ_EIGHT_AFFINE8_G32_AFFINE8_G64_AFFINE8_G128,
-];
-
-/// Kernel of each layer, since formats differ between layers.
-#[rustfmt::skip]
 const O_PROJ: [usize; LAYERS] = [
     kernel::O_PROJ, kernel::O_PROJ_AFFINE5_G128, kernel::O_PROJ_AFFINE2_G32,
 ];
@@ -278,12 +249,6 @@ const O_PROJ_TWO: [usize; LAYERS] = [
 #[rustfmt::skip]
 const O_PROJ_FEW: [usize; LAYERS] = [
     kernel::O_PROJ_FEW, kernel::O_PROJ_FEW_AFFINE5_G128, kernel::O_PROJ_FEW_AFFINE2_G32,
-];
-
-/// Kernel of each layer, since formats differ between layers.
-#[rustfmt::skip]
-const O_PROJ_EIGHT: [usize; LAYERS] = [
-    kernel::O_PROJ_EIGHT, kernel::O_PROJ_EIGHT_AFFINE5_G128, kernel::O_PROJ_EIGHT_AFFINE2_G32,
 ];
 
 /// Kernel of each layer, since formats differ between layers.
@@ -322,12 +287,6 @@ const DOWN_PROJ_TWO: [usize; LAYERS] = [
 #[rustfmt::skip]
 const DOWN_PROJ_FEW: [usize; LAYERS] = [
     kernel::DOWN_PROJ_FEW, kernel::DOWN_PROJ_FEW_AFFINE6_G128, kernel::DOWN_PROJ_FEW_AFFINE3_G32,
-];
-
-/// Kernel of each layer, since formats differ between layers.
-#[rustfmt::skip]
-const DOWN_PROJ_EIGHT: [usize; LAYERS] = [
-    kernel::DOWN_PROJ_EIGHT, kernel::DOWN_PROJ_EIGHT_AFFINE6_G128, kernel::DOWN_PROJ_EIGHT_AFFINE3_G32,
 ];
 
 /// Kernel of each layer, since formats differ between layers.
@@ -662,9 +621,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW), k(kernel::LM_HEAD_EIGHT)],
+            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.lm_head, &b.scaled, &b.sums, logits, params],
-            by_rows(rows, [11, 1, 1], [rows.div_ceil(2), 6, 1], [rows.div_ceil(4), 6, 1], [rows.div_ceil(8), 3, 1]),
+            by_rows(rows, [11, 1, 1], [rows.div_ceil(2), 6, 1], [rows.div_ceil(4), 6, 1]),
         );
     }
 
@@ -678,9 +637,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(QKV_PROJ[i]), k(QKV_PROJ_TWO[i]), k(QKV_PROJ_FEW[i]), k(QKV_PROJ_EIGHT[i])],
+            [k(QKV_PROJ[i]), k(QKV_PROJ_TWO[i]), k(QKV_PROJ_FEW[i])],
             &[&layer.q_proj, &layer.k_proj, &layer.v_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1], [rows.div_ceil(8), 8, 1]),
+            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
@@ -690,25 +649,25 @@ impl Model {
         project(
             pass,
             rows,
-            [k(O_PROJ[i]), k(O_PROJ_TWO[i]), k(O_PROJ_FEW[i]), k(O_PROJ_EIGHT[i])],
+            [k(O_PROJ[i]), k(O_PROJ_TWO[i]), k(O_PROJ_FEW[i])],
             &[&layer.o_proj, &b.attn, &b.x, &layer.ffn_norm, &b.scaled, &b.sums, params],
-            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 8, 1], [rows.div_ceil(4), 8, 1], [rows.div_ceil(8), 4, 1]),
+            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 8, 1], [rows.div_ceil(4), 8, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [k(GATE_UP_PROJ[i]), k(GATE_UP_PROJ_TWO[i]), k(GATE_UP_PROJ_FEW[i]), k(GATE_UP_PROJ_FEW[i])],
+            [k(GATE_UP_PROJ[i]), k(GATE_UP_PROJ_TWO[i]), k(GATE_UP_PROJ_FEW[i])],
             &[&layer.gate_proj, &layer.up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1], [rows.div_ceil(4), 16, 1]),
+            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [k(DOWN_PROJ[i]), k(DOWN_PROJ_TWO[i]), k(DOWN_PROJ_FEW[i]), k(DOWN_PROJ_EIGHT[i])],
+            [k(DOWN_PROJ[i]), k(DOWN_PROJ_TWO[i]), k(DOWN_PROJ_FEW[i])],
             &[&layer.down_proj, &b.act, &b.x, next_gamma, &b.scaled, &b.sums, params],
-            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 8, 1], [rows.div_ceil(4), 8, 1], [rows.div_ceil(8), 4, 1]),
+            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 8, 1], [rows.div_ceil(4), 8, 1]),
         );
     }
 

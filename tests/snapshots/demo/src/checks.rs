@@ -33,13 +33,12 @@ static MATRICES: [(&str, &[&str]); 5] = [
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 37] = [
+static COSTS: [Cost; 32] = [
     Cost { bytes: [1_024, 2_384, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 1_296, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [139_264, 3_136, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // qkv_proj
     Cost { bytes: [139_264, 3_136, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // qkv_proj_two
     Cost { bytes: [139_264, 3_136, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // qkv_proj_few
-    Cost { bytes: [139_264, 3_136, 0, 0, 0], flops: [0, 262_144, 0, 0, 0] }, // qkv_proj_eight
     Cost { bytes: [0, 3_584, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 2_048, 0, 512, 0], flops: [0, 0, 0, 1_024, 0] }, // attention
     Cost { bytes: [0, 1_024, 0, 512, 1_088], flops: [0, 0, 0, 1_024, 0] }, // attention_part
@@ -47,19 +46,15 @@ static COSTS: [Cost; 37] = [
     Cost { bytes: [70_656, 4_160, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // o_proj
     Cost { bytes: [70_656, 4_160, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // o_proj_two
     Cost { bytes: [70_656, 4_160, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // o_proj_few
-    Cost { bytes: [70_656, 4_160, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // o_proj_eight
     Cost { bytes: [417_792, 4_160, 0, 0, 0], flops: [0, 786_432, 0, 0, 0] }, // gate_up_proj
     Cost { bytes: [417_792, 4_160, 0, 0, 0], flops: [0, 786_432, 0, 0, 0] }, // gate_up_proj_two
     Cost { bytes: [417_792, 4_160, 0, 0, 0], flops: [0, 786_432, 0, 0, 0] }, // gate_up_proj_few
-    Cost { bytes: [417_792, 4_160, 0, 0, 0], flops: [0, 786_432, 0, 0, 0] }, // gate_up_proj_eight
     Cost { bytes: [209_920, 6_208, 0, 0, 0], flops: [0, 393_216, 0, 0, 0] }, // down_proj
     Cost { bytes: [209_920, 6_208, 0, 0, 0], flops: [0, 393_216, 0, 0, 0] }, // down_proj_two
     Cost { bytes: [209_920, 6_208, 0, 0, 0], flops: [0, 393_216, 0, 0, 0] }, // down_proj_few
-    Cost { bytes: [209_920, 6_208, 0, 0, 0], flops: [0, 393_216, 0, 0, 0] }, // down_proj_eight
     Cost { bytes: [557_056, 9_280, 0, 0, 0], flops: [0, 1_048_576, 0, 0, 0] }, // lm_head
     Cost { bytes: [557_056, 9_280, 0, 0, 0], flops: [0, 1_048_576, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [557_056, 9_280, 0, 0, 0], flops: [0, 1_048_576, 0, 0, 0] }, // lm_head_few
-    Cost { bytes: [557_056, 9_280, 0, 0, 0], flops: [0, 1_048_576, 0, 0, 0] }, // lm_head_eight
     Cost { bytes: [0, 8_212, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
     Cost { bytes: [0, 32, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
@@ -81,7 +76,7 @@ static INV_FREQ_0: [f32; 16] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 37] = [
+static KERNELS: [KernelCheck; 32] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -177,30 +172,9 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // qkv_proj_eight
-    KernelCheck {
-        kernel: 5,
-        layer: Some(3),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(16), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q8_0, rows: 512, cols: 256 }],
-            norm_eps: Some(1e-5),
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.3.qkv_proj")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::read(Role::InputSums, Data::Words(16)),
-            Argument::write(Role::Y, Data::Words(512)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
     // rope_append
     KernelCheck {
-        kernel: 6,
+        kernel: 5,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -221,7 +195,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // attention
     KernelCheck {
-        kernel: 7,
+        kernel: 6,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -242,7 +216,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // attention_part
     KernelCheck {
-        kernel: 8,
+        kernel: 7,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -263,7 +237,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // attention_combine
     KernelCheck {
-        kernel: 9,
+        kernel: 8,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -277,7 +251,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // o_proj
     KernelCheck {
-        kernel: 10,
+        kernel: 9,
         layer: Some(3),
         rows: &[1],
         mixed: true,
@@ -299,7 +273,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // o_proj_two
     KernelCheck {
-        kernel: 11,
+        kernel: 10,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -322,7 +296,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // o_proj_few
     KernelCheck {
-        kernel: 12,
+        kernel: 11,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -343,32 +317,9 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // o_proj_eight
-    KernelCheck {
-        kernel: 13,
-        layer: Some(3),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(8), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 256 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.3.o_proj")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::update(Role::X, Data::Words(256)),
-            Argument::read(Role::Gamma, Data::Tensor("layers.3.ffn_norm")),
-            Argument::write(Role::Scaled, Data::Words(256)),
-            Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
     // gate_up_proj
     KernelCheck {
-        kernel: 14,
+        kernel: 12,
         layer: Some(3),
         rows: &[1],
         mixed: true,
@@ -388,7 +339,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // gate_up_proj_two
     KernelCheck {
-        kernel: 15,
+        kernel: 13,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -409,7 +360,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // gate_up_proj_few
     KernelCheck {
-        kernel: 16,
+        kernel: 14,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -428,30 +379,9 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // gate_up_proj_eight
-    KernelCheck {
-        kernel: 17,
-        layer: Some(3),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(48), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q8_0, rows: 1536, cols: 256 }],
-            norm_eps: Some(1e-5),
-            half_operands: false,
-            epilogue: Epilogue::Gated(Activation::Silu),
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.3.gate_up_proj")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::read(Role::InputSums, Data::Words(16)),
-            Argument::write(Role::Y, Data::Words(768)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
     // down_proj
     KernelCheck {
-        kernel: 18,
+        kernel: 15,
         layer: Some(3),
         rows: &[1],
         mixed: true,
@@ -473,7 +403,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // down_proj_two
     KernelCheck {
-        kernel: 19,
+        kernel: 16,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -496,7 +426,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // down_proj_few
     KernelCheck {
-        kernel: 20,
+        kernel: 17,
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -517,32 +447,9 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // down_proj_eight
-    KernelCheck {
-        kernel: 21,
-        layer: Some(3),
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(8), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 768 }],
-            norm_eps: None,
-            half_operands: false,
-            epilogue: Epilogue::Residual { factor: 1.0 },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("layers.3.down_proj")),
-            Argument::read(Role::Input, Data::Words(768)),
-            Argument::update(Role::X, Data::Words(256)),
-            Argument::read(Role::Gamma, Data::Tensor("layers.4.attn_norm")),
-            Argument::write(Role::Scaled, Data::Words(256)),
-            Argument::write(Role::Sums, Data::Words(16)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
     // lm_head
     KernelCheck {
-        kernel: 22,
+        kernel: 18,
         layer: None,
         rows: &[1],
         mixed: true,
@@ -562,7 +469,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // lm_head_two
     KernelCheck {
-        kernel: 23,
+        kernel: 19,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -583,7 +490,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // lm_head_few
     KernelCheck {
-        kernel: 24,
+        kernel: 20,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -602,30 +509,9 @@ static KERNELS: [KernelCheck; 37] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // lm_head_eight
-    KernelCheck {
-        kernel: 25,
-        layer: None,
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(64), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }],
-            norm_eps: Some(1e-5),
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("token_embd")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::read(Role::InputSums, Data::Words(16)),
-            Argument::write(Role::Y, Data::Words(2048)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
     // sample_best
     KernelCheck {
-        kernel: 26,
+        kernel: 21,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -644,7 +530,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 27,
+        kernel: 22,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -664,7 +550,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 28,
+        kernel: 23,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -683,7 +569,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 29,
+        kernel: 24,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -697,7 +583,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 30,
+        kernel: 25,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -717,7 +603,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 31,
+        kernel: 26,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -738,7 +624,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 32,
+        kernel: 27,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -758,7 +644,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 33,
+        kernel: 28,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -778,7 +664,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // down_proj_scales
     KernelCheck {
-        kernel: 34,
+        kernel: 29,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -791,7 +677,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 35,
+        kernel: 30,
         layer: Some(3),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -812,7 +698,7 @@ static KERNELS: [KernelCheck; 37] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 36,
+        kernel: 31,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

@@ -68,23 +68,21 @@ fn attention_parts(positions: usize) -> u32 {
     if positions <= 256 { 1 } else { positions.div_ceil(64).min(64) as u32 }
 }
 
-/// Dispatches a projection of a step's rows: its kernel for one row, for two, for up to four, or for more, which also read the rows'
-/// records, their last argument.
-fn project(pass: &mut Commands, rows: u32, [one, two, four, more]: [&Kernel; 4], args: &[&Slice], grid: [u32; 3]) {
+/// Dispatches a projection of a step's rows: its kernel for one row, for two, or for more, which also read the rows' records,
+/// their last argument.
+fn project(pass: &mut Commands, rows: u32, [one, two, more]: [&Kernel; 3], args: &[&Slice], grid: [u32; 3]) {
     match rows {
         0 | 1 => pass.dispatch(one, &args[..args.len() - 1], grid),
         2 => pass.dispatch(two, args, grid),
-        3 | 4 => pass.dispatch(four, args, grid),
         _ => pass.dispatch(more, args, grid),
     }
 }
 
 /// The grid of a projection's kernel for a step of `rows` rows.
-fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], four: [u32; 3], more: [u32; 3]) -> [u32; 3] {
+fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], more: [u32; 3]) -> [u32; 3] {
     match rows {
         0 | 1 => one,
         2 => two,
-        3 | 4 => four,
         _ => more,
     }
 }
@@ -96,48 +94,42 @@ mod kernel {
     pub const QKV_PROJ: usize = 2;
     pub const QKV_PROJ_TWO: usize = 3;
     pub const QKV_PROJ_FEW: usize = 4;
-    pub const QKV_PROJ_EIGHT: usize = 5;
-    pub const ROPE_APPEND: usize = 6;
-    pub const ATTENTION: usize = 7;
-    pub const ATTENTION_PART: usize = 8;
-    pub const ATTENTION_COMBINE: usize = 9;
-    pub const O_PROJ: usize = 10;
-    pub const O_PROJ_TWO: usize = 11;
-    pub const O_PROJ_FEW: usize = 12;
-    pub const O_PROJ_EIGHT: usize = 13;
-    pub const GATE_UP_PROJ: usize = 14;
-    pub const GATE_UP_PROJ_TWO: usize = 15;
-    pub const GATE_UP_PROJ_FEW: usize = 16;
-    pub const GATE_UP_PROJ_EIGHT: usize = 17;
-    pub const DOWN_PROJ: usize = 18;
-    pub const DOWN_PROJ_TWO: usize = 19;
-    pub const DOWN_PROJ_FEW: usize = 20;
-    pub const DOWN_PROJ_EIGHT: usize = 21;
-    pub const LM_HEAD: usize = 22;
-    pub const LM_HEAD_TWO: usize = 23;
-    pub const LM_HEAD_FEW: usize = 24;
-    pub const LM_HEAD_EIGHT: usize = 25;
-    pub const SAMPLE_BEST: usize = 26;
-    pub const SAMPLE_COLLECT: usize = 27;
-    pub const SAMPLE_DRAW: usize = 28;
-    pub const RMS_NORM_TILE: usize = 29;
-    pub const QKV_PROJ_TILE: usize = 30;
-    pub const ATTENTION_TILE: usize = 31;
-    pub const O_PROJ_TILE: usize = 32;
-    pub const GATE_UP_PROJ_TILE: usize = 33;
-    pub const DOWN_PROJ_SCALES: usize = 34;
-    pub const DOWN_PROJ_TILE: usize = 35;
-    pub const LM_HEAD_TILE: usize = 36;
+    pub const ROPE_APPEND: usize = 5;
+    pub const ATTENTION: usize = 6;
+    pub const ATTENTION_PART: usize = 7;
+    pub const ATTENTION_COMBINE: usize = 8;
+    pub const O_PROJ: usize = 9;
+    pub const O_PROJ_TWO: usize = 10;
+    pub const O_PROJ_FEW: usize = 11;
+    pub const GATE_UP_PROJ: usize = 12;
+    pub const GATE_UP_PROJ_TWO: usize = 13;
+    pub const GATE_UP_PROJ_FEW: usize = 14;
+    pub const DOWN_PROJ: usize = 15;
+    pub const DOWN_PROJ_TWO: usize = 16;
+    pub const DOWN_PROJ_FEW: usize = 17;
+    pub const LM_HEAD: usize = 18;
+    pub const LM_HEAD_TWO: usize = 19;
+    pub const LM_HEAD_FEW: usize = 20;
+    pub const SAMPLE_BEST: usize = 21;
+    pub const SAMPLE_COLLECT: usize = 22;
+    pub const SAMPLE_DRAW: usize = 23;
+    pub const RMS_NORM_TILE: usize = 24;
+    pub const QKV_PROJ_TILE: usize = 25;
+    pub const ATTENTION_TILE: usize = 26;
+    pub const O_PROJ_TILE: usize = 27;
+    pub const GATE_UP_PROJ_TILE: usize = 28;
+    pub const DOWN_PROJ_SCALES: usize = 29;
+    pub const DOWN_PROJ_TILE: usize = 30;
+    pub const LM_HEAD_TILE: usize = 31;
 }
 
 /// Names, threads per threadgroup and threadgroup memory of the kernels.
-static KERNELS: [KernelSpec; 37] = [
+static KERNELS: [KernelSpec; 32] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj_two", threads: 256, threadgroup_bytes: 16 },
     KernelSpec { name: "qkv_proj_few", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "qkv_proj_eight", threads: 256, threadgroup_bytes: 18464 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 2176 },
     KernelSpec { name: "attention_part", threads: 256, threadgroup_bytes: 2176 },
@@ -145,19 +137,15 @@ static KERNELS: [KernelSpec; 37] = [
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "o_proj_eight", threads: 256, threadgroup_bytes: 18944 },
     KernelSpec { name: "gate_up_proj", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "gate_up_proj_two", threads: 256, threadgroup_bytes: 16 },
     KernelSpec { name: "gate_up_proj_few", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "gate_up_proj_eight", threads: 256, threadgroup_bytes: 18464 },
     KernelSpec { name: "down_proj", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "down_proj_two", threads: 256, threadgroup_bytes: 128 },
     KernelSpec { name: "down_proj_few", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "down_proj_eight", threads: 256, threadgroup_bytes: 18944 },
     KernelSpec { name: "lm_head", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_two", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 16 },
-    KernelSpec { name: "lm_head_eight", threads: 256, threadgroup_bytes: 18464 },
     KernelSpec { name: "sample_best", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "sample_collect", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
@@ -471,15 +459,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW), k(kernel::LM_HEAD_EIGHT)],
+            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.token_embd, &b.scaled, &b.sums, logits, params],
-            by_rows(
-                rows,
-                [256, 1, 1],
-                [rows.div_ceil(2), 128, 1],
-                [rows.div_ceil(4), 128, 1],
-                [rows.div_ceil(8), 64, 1],
-            ),
+            by_rows(rows, [256, 1, 1], [rows.div_ceil(2), 128, 1], [rows.div_ceil(4), 128, 1]),
         );
     }
 
@@ -493,9 +475,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_TWO), k(kernel::QKV_PROJ_FEW), k(kernel::QKV_PROJ_EIGHT)],
+            [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_TWO), k(kernel::QKV_PROJ_FEW)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1], [rows.div_ceil(8), 16, 1]),
+            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [4, rows, 1]);
@@ -517,30 +499,25 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW), k(kernel::O_PROJ_EIGHT)],
+            [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &b.x, &layer.ffn_norm, &b.scaled, &b.sums, params],
-            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 8, 1], [rows.div_ceil(4), 8, 1], [rows.div_ceil(8), 8, 1]),
+            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 8, 1], [rows.div_ceil(4), 8, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [
-                k(kernel::GATE_UP_PROJ),
-                k(kernel::GATE_UP_PROJ_TWO),
-                k(kernel::GATE_UP_PROJ_FEW),
-                k(kernel::GATE_UP_PROJ_EIGHT),
-            ],
+            [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [96, 1, 1], [rows.div_ceil(2), 48, 1], [rows.div_ceil(4), 48, 1], [rows.div_ceil(8), 48, 1]),
+            by_rows(rows, [96, 1, 1], [rows.div_ceil(2), 48, 1], [rows.div_ceil(4), 48, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW), k(kernel::DOWN_PROJ_EIGHT)],
+            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW)],
             &[&layer.down_proj, &b.act, &b.x, next_gamma, &b.scaled, &b.sums, params],
-            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 8, 1], [rows.div_ceil(4), 8, 1], [rows.div_ceil(8), 8, 1]),
+            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 8, 1], [rows.div_ceil(4), 8, 1]),
         );
     }
 

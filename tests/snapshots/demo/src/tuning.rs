@@ -51,7 +51,7 @@ static SHAPES: [Shape; 5] = [
     Shape {
         format: "Q8_0", rows: 256, cols: 256,
         chosen: Geometry::new(2, 8, 1),
-        kernels: &[10],
+        kernels: &[9],
         variants: &[
             Variant { geometry: Geometry::new(2, 4, 1), kernels: &[Dispatched { kernel: 3, threadgroups: 32, sums: 32 }] },
             Variant { geometry: Geometry::new(4, 8, 1), kernels: &[Dispatched { kernel: 4, threadgroups: 8, sums: 16 }] },
@@ -62,7 +62,7 @@ static SHAPES: [Shape; 5] = [
     Shape {
         format: "Q8_0", rows: 1536, cols: 256,
         chosen: Geometry::new(2, 8, 1),
-        kernels: &[14],
+        kernels: &[12],
         variants: &[
             Variant { geometry: Geometry::new(2, 4, 1), kernels: &[Dispatched { kernel: 6, threadgroups: 192, sums: 0 }] },
             Variant { geometry: Geometry::new(4, 8, 1), kernels: &[Dispatched { kernel: 7, threadgroups: 48, sums: 0 }] },
@@ -73,7 +73,7 @@ static SHAPES: [Shape; 5] = [
     Shape {
         format: "Q8_0", rows: 256, cols: 768,
         chosen: Geometry::new(2, 8, 1),
-        kernels: &[18],
+        kernels: &[15],
         variants: &[
             Variant { geometry: Geometry::new(2, 4, 1), kernels: &[Dispatched { kernel: 9, threadgroups: 32, sums: 32 }] },
             Variant { geometry: Geometry::new(4, 8, 1), kernels: &[Dispatched { kernel: 10, threadgroups: 8, sums: 16 }] },
@@ -84,7 +84,7 @@ static SHAPES: [Shape; 5] = [
     Shape {
         format: "Q8_0", rows: 2048, cols: 256,
         chosen: Geometry::new(2, 4, 1),
-        kernels: &[22],
+        kernels: &[18],
         variants: &[
             Variant { geometry: Geometry::new(2, 8, 1), kernels: &[Dispatched { kernel: 12, threadgroups: 128, sums: 0 }] },
             Variant { geometry: Geometry::new(4, 4, 1), kernels: &[Dispatched { kernel: 13, threadgroups: 128, sums: 0 }] },

@@ -69,23 +69,21 @@ fn layer_part(all: &Slice, i: usize, rows: u32) -> Slice {
     all.slice(i as u64 * bytes, bytes)
 }
 
-/// Dispatches a projection of a step's rows: its kernel for one row, for two, for up to four, or for more, which also read the rows'
-/// records, their last argument.
-fn project(pass: &mut Commands, rows: u32, [one, two, four, more]: [&Kernel; 4], args: &[&Slice], grid: [u32; 3]) {
+/// Dispatches a projection of a step's rows: its kernel for one row, for two, or for more, which also read the rows' records,
+/// their last argument.
+fn project(pass: &mut Commands, rows: u32, [one, two, more]: [&Kernel; 3], args: &[&Slice], grid: [u32; 3]) {
     match rows {
         0 | 1 => pass.dispatch(one, &args[..args.len() - 1], grid),
         2 => pass.dispatch(two, args, grid),
-        3 | 4 => pass.dispatch(four, args, grid),
         _ => pass.dispatch(more, args, grid),
     }
 }
 
 /// The grid of a projection's kernel for a step of `rows` rows.
-fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], four: [u32; 3], more: [u32; 3]) -> [u32; 3] {
+fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], more: [u32; 3]) -> [u32; 3] {
     match rows {
         0 | 1 => one,
         2 => two,
-        3 | 4 => four,
         _ => more,
     }
 }
@@ -622,14 +620,9 @@ impl Model {
         project(
             pass,
             rows,
-            [
-                k(kernel::PER_LAYER_MODEL_PROJ),
-                k(kernel::PER_LAYER_MODEL_PROJ_TWO),
-                k(kernel::PER_LAYER_MODEL_PROJ_FEW),
-                k(kernel::PER_LAYER_MODEL_PROJ_FEW),
-            ],
+            [k(kernel::PER_LAYER_MODEL_PROJ), k(kernel::PER_LAYER_MODEL_PROJ_TWO), k(kernel::PER_LAYER_MODEL_PROJ_FEW)],
             &[&self.per_layer_model_proj, &b.x, &b.per_layer_model, params],
-            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -663,9 +656,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW), k(kernel::LM_HEAD_FEW)],
+            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.token_embd, &b.scaled, &b.sums, logits, params],
-            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1], [rows.div_ceil(4), 3, 1]),
+            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
     }
 
@@ -679,9 +672,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_TWO), k(kernel::QKV_PROJ_FEW), k(kernel::QKV_PROJ_FEW)],
+            [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_TWO), k(kernel::QKV_PROJ_FEW)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [8, 1, 1], [rows.div_ceil(2), 4, 1], [rows.div_ceil(4), 4, 1], [rows.div_ceil(4), 4, 1]),
+            by_rows(rows, [8, 1, 1], [rows.div_ceil(2), 4, 1], [rows.div_ceil(4), 4, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -695,9 +688,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW), k(kernel::O_PROJ_FEW)],
+            [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &b.projected, &b.projected_sums, params],
-            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -709,22 +702,17 @@ impl Model {
         project(
             pass,
             rows,
-            [
-                k(kernel::GATE_UP_PROJ),
-                k(kernel::GATE_UP_PROJ_TWO),
-                k(kernel::GATE_UP_PROJ_FEW),
-                k(kernel::GATE_UP_PROJ_FEW),
-            ],
+            [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1], [rows.div_ceil(4), 3, 1]),
+            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW), k(kernel::DOWN_PROJ_FEW)],
+            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW)],
             &[&layer.down_proj, &b.act, &b.projected, &b.projected_sums, params],
-            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -736,27 +724,17 @@ impl Model {
         project(
             pass,
             rows,
-            [
-                k(kernel::PER_LAYER_GATE),
-                k(kernel::PER_LAYER_GATE_TWO),
-                k(kernel::PER_LAYER_GATE_FEW),
-                k(kernel::PER_LAYER_GATE_FEW),
-            ],
+            [k(kernel::PER_LAYER_GATE), k(kernel::PER_LAYER_GATE_TWO), k(kernel::PER_LAYER_GATE_FEW)],
             &[&layer.per_layer_gate, &b.x, &layer_part(&b.layer_inputs, i, rows), &b.per_layer_gate, params],
-            by_rows(rows, [1, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [1, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [
-                k(kernel::PER_LAYER_PROJ),
-                k(kernel::PER_LAYER_PROJ_TWO),
-                k(kernel::PER_LAYER_PROJ_FEW),
-                k(kernel::PER_LAYER_PROJ_FEW),
-            ],
+            [k(kernel::PER_LAYER_PROJ), k(kernel::PER_LAYER_PROJ_TWO), k(kernel::PER_LAYER_PROJ_FEW)],
             &[&layer.per_layer_proj, &b.per_layer_gate, &b.projected, &b.projected_sums, params],
-            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -855,14 +833,9 @@ impl Model {
         project(
             pass,
             rows,
-            [
-                k(kernel::QKV_PROJ_256X32),
-                k(kernel::QKV_PROJ_TWO_256X32),
-                k(kernel::QKV_PROJ_FEW_256X32),
-                k(kernel::QKV_PROJ_FEW_256X32),
-            ],
+            [k(kernel::QKV_PROJ_256X32), k(kernel::QKV_PROJ_TWO_256X32), k(kernel::QKV_PROJ_FEW_256X32)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 8, 1], [rows.div_ceil(4), 8, 1], [rows.div_ceil(4), 8, 1]),
+            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 8, 1], [rows.div_ceil(4), 8, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -876,14 +849,9 @@ impl Model {
         project(
             pass,
             rows,
-            [
-                k(kernel::O_PROJ_32X128),
-                k(kernel::O_PROJ_TWO_32X128),
-                k(kernel::O_PROJ_FEW_32X128),
-                k(kernel::O_PROJ_FEW_32X128),
-            ],
+            [k(kernel::O_PROJ_32X128), k(kernel::O_PROJ_TWO_32X128), k(kernel::O_PROJ_FEW_32X128)],
             &[&layer.o_proj, &b.attn, &b.projected, &b.projected_sums, params],
-            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -895,22 +863,17 @@ impl Model {
         project(
             pass,
             rows,
-            [
-                k(kernel::GATE_UP_PROJ),
-                k(kernel::GATE_UP_PROJ_TWO),
-                k(kernel::GATE_UP_PROJ_FEW),
-                k(kernel::GATE_UP_PROJ_FEW),
-            ],
+            [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1], [rows.div_ceil(4), 3, 1]),
+            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW), k(kernel::DOWN_PROJ_FEW)],
+            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW)],
             &[&layer.down_proj, &b.act, &b.projected, &b.projected_sums, params],
-            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -922,27 +885,17 @@ impl Model {
         project(
             pass,
             rows,
-            [
-                k(kernel::PER_LAYER_GATE),
-                k(kernel::PER_LAYER_GATE_TWO),
-                k(kernel::PER_LAYER_GATE_FEW),
-                k(kernel::PER_LAYER_GATE_FEW),
-            ],
+            [k(kernel::PER_LAYER_GATE), k(kernel::PER_LAYER_GATE_TWO), k(kernel::PER_LAYER_GATE_FEW)],
             &[&layer.per_layer_gate, &b.x, &layer_part(&b.layer_inputs, i, rows), &b.per_layer_gate, params],
-            by_rows(rows, [1, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [1, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [
-                k(kernel::PER_LAYER_PROJ),
-                k(kernel::PER_LAYER_PROJ_TWO),
-                k(kernel::PER_LAYER_PROJ_FEW),
-                k(kernel::PER_LAYER_PROJ_FEW),
-            ],
+            [k(kernel::PER_LAYER_PROJ), k(kernel::PER_LAYER_PROJ_TWO), k(kernel::PER_LAYER_PROJ_FEW)],
             &[&layer.per_layer_proj, &b.per_layer_gate, &b.projected, &b.projected_sums, params],
-            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -1044,9 +997,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::Q_PROJ), k(kernel::Q_PROJ_TWO), k(kernel::Q_PROJ_FEW), k(kernel::Q_PROJ_FEW)],
+            [k(kernel::Q_PROJ), k(kernel::Q_PROJ_TWO), k(kernel::Q_PROJ_FEW)],
             &[&layer.q_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [4, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [4, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND_ALT_2), &[&b.qkv, &b.q, &layer.attn_q_norm, params], [1, rows, 1]);
@@ -1056,9 +1009,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW), k(kernel::O_PROJ_FEW)],
+            [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &b.projected, &b.projected_sums, params],
-            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -1070,27 +1023,17 @@ impl Model {
         project(
             pass,
             rows,
-            [
-                k(kernel::GATE_UP_PROJ_160X32),
-                k(kernel::GATE_UP_PROJ_TWO_160X32),
-                k(kernel::GATE_UP_PROJ_FEW_160X32),
-                k(kernel::GATE_UP_PROJ_FEW_160X32),
-            ],
+            [k(kernel::GATE_UP_PROJ_160X32), k(kernel::GATE_UP_PROJ_TWO_160X32), k(kernel::GATE_UP_PROJ_FEW_160X32)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [10, 1, 1], [rows.div_ceil(2), 5, 1], [rows.div_ceil(4), 5, 1], [rows.div_ceil(4), 5, 1]),
+            by_rows(rows, [10, 1, 1], [rows.div_ceil(2), 5, 1], [rows.div_ceil(4), 5, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [
-                k(kernel::DOWN_PROJ_32X80),
-                k(kernel::DOWN_PROJ_TWO_32X80),
-                k(kernel::DOWN_PROJ_FEW_32X80),
-                k(kernel::DOWN_PROJ_FEW_32X80),
-            ],
+            [k(kernel::DOWN_PROJ_32X80), k(kernel::DOWN_PROJ_TWO_32X80), k(kernel::DOWN_PROJ_FEW_32X80)],
             &[&layer.down_proj, &b.act, &b.projected, &b.projected_sums, params],
-            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -1102,27 +1045,17 @@ impl Model {
         project(
             pass,
             rows,
-            [
-                k(kernel::PER_LAYER_GATE),
-                k(kernel::PER_LAYER_GATE_TWO),
-                k(kernel::PER_LAYER_GATE_FEW),
-                k(kernel::PER_LAYER_GATE_FEW),
-            ],
+            [k(kernel::PER_LAYER_GATE), k(kernel::PER_LAYER_GATE_TWO), k(kernel::PER_LAYER_GATE_FEW)],
             &[&layer.per_layer_gate, &b.x, &layer_part(&b.layer_inputs, i, rows), &b.per_layer_gate, params],
-            by_rows(rows, [1, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [1, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [
-                k(kernel::PER_LAYER_PROJ),
-                k(kernel::PER_LAYER_PROJ_TWO),
-                k(kernel::PER_LAYER_PROJ_FEW),
-                k(kernel::PER_LAYER_PROJ_FEW),
-            ],
+            [k(kernel::PER_LAYER_PROJ), k(kernel::PER_LAYER_PROJ_TWO), k(kernel::PER_LAYER_PROJ_FEW)],
             &[&layer.per_layer_proj, &b.per_layer_gate, &b.projected, &b.projected_sums, params],
-            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -1213,14 +1146,9 @@ impl Model {
         project(
             pass,
             rows,
-            [
-                k(kernel::Q_PROJ_128X32),
-                k(kernel::Q_PROJ_TWO_128X32),
-                k(kernel::Q_PROJ_FEW_128X32),
-                k(kernel::Q_PROJ_FEW_128X32),
-            ],
+            [k(kernel::Q_PROJ_128X32), k(kernel::Q_PROJ_TWO_128X32), k(kernel::Q_PROJ_FEW_128X32)],
             &[&layer.q_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [8, 1, 1], [rows.div_ceil(2), 4, 1], [rows.div_ceil(4), 4, 1], [rows.div_ceil(4), 4, 1]),
+            by_rows(rows, [8, 1, 1], [rows.div_ceil(2), 4, 1], [rows.div_ceil(4), 4, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND_ALT_3), &[&b.qkv, &b.q, &layer.attn_q_norm, params], [1, rows, 1]);
@@ -1230,14 +1158,9 @@ impl Model {
         project(
             pass,
             rows,
-            [
-                k(kernel::O_PROJ_32X128),
-                k(kernel::O_PROJ_TWO_32X128),
-                k(kernel::O_PROJ_FEW_32X128),
-                k(kernel::O_PROJ_FEW_32X128),
-            ],
+            [k(kernel::O_PROJ_32X128), k(kernel::O_PROJ_TWO_32X128), k(kernel::O_PROJ_FEW_32X128)],
             &[&layer.o_proj, &b.attn, &b.projected, &b.projected_sums, params],
-            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -1249,27 +1172,17 @@ impl Model {
         project(
             pass,
             rows,
-            [
-                k(kernel::GATE_UP_PROJ_160X32),
-                k(kernel::GATE_UP_PROJ_TWO_160X32),
-                k(kernel::GATE_UP_PROJ_FEW_160X32),
-                k(kernel::GATE_UP_PROJ_FEW_160X32),
-            ],
+            [k(kernel::GATE_UP_PROJ_160X32), k(kernel::GATE_UP_PROJ_TWO_160X32), k(kernel::GATE_UP_PROJ_FEW_160X32)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [10, 1, 1], [rows.div_ceil(2), 5, 1], [rows.div_ceil(4), 5, 1], [rows.div_ceil(4), 5, 1]),
+            by_rows(rows, [10, 1, 1], [rows.div_ceil(2), 5, 1], [rows.div_ceil(4), 5, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [
-                k(kernel::DOWN_PROJ_32X80),
-                k(kernel::DOWN_PROJ_TWO_32X80),
-                k(kernel::DOWN_PROJ_FEW_32X80),
-                k(kernel::DOWN_PROJ_FEW_32X80),
-            ],
+            [k(kernel::DOWN_PROJ_32X80), k(kernel::DOWN_PROJ_TWO_32X80), k(kernel::DOWN_PROJ_FEW_32X80)],
             &[&layer.down_proj, &b.act, &b.projected, &b.projected_sums, params],
-            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -1281,27 +1194,17 @@ impl Model {
         project(
             pass,
             rows,
-            [
-                k(kernel::PER_LAYER_GATE),
-                k(kernel::PER_LAYER_GATE_TWO),
-                k(kernel::PER_LAYER_GATE_FEW),
-                k(kernel::PER_LAYER_GATE_FEW),
-            ],
+            [k(kernel::PER_LAYER_GATE), k(kernel::PER_LAYER_GATE_TWO), k(kernel::PER_LAYER_GATE_FEW)],
             &[&layer.per_layer_gate, &b.x, &layer_part(&b.layer_inputs, i, rows), &b.per_layer_gate, params],
-            by_rows(rows, [1, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [1, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [
-                k(kernel::PER_LAYER_PROJ),
-                k(kernel::PER_LAYER_PROJ_TWO),
-                k(kernel::PER_LAYER_PROJ_FEW),
-                k(kernel::PER_LAYER_PROJ_FEW),
-            ],
+            [k(kernel::PER_LAYER_PROJ), k(kernel::PER_LAYER_PROJ_TWO), k(kernel::PER_LAYER_PROJ_FEW)],
             &[&layer.per_layer_proj, &b.per_layer_gate, &b.projected, &b.projected_sums, params],
-            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         pass.dispatch(

@@ -141,6 +141,9 @@ template <typename F>
 struct Shared {
     static constexpr constant uint TILES = F::TILES;
     static constexpr constant float UNIT = F::WEIGHTS ? 1.0f : F::Codes::UNIT;
+    // Whether a group is summed apart, so that groups depend on one another by one addition; of larger groups these sums
+    // cost more registers than they are worth.
+    static constexpr constant bool APART = F::TILES <= 2;
 
     // Makes the two runs of a tile's input fit codes, and returns their sum, in units; weights need neither.
     static inline float prepare(uint t, thread float4* v) {
@@ -166,93 +169,54 @@ struct Shared {
             for (uint r = 0; r < NR; ++r) {
                 typename F::Raw raw;
                 F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw);
+                float sum = APART ? 0.0f : acc[r];
                 for (uint t = 0; t < T; ++t) {
                     float4 w[2];
                     F::template decode<T>(raw, t, w);
-                    acc[r] = F::add(raw, t, w, v + 2 * t, sums[t], acc[r]);
+                    sum = F::add(raw, t, w, v + 2 * t, sums[t], sum);
                 }
+                acc[r] = APART ? acc[r] + sum : sum;
             }
         } else {
             typename F::Raw raw[NR];
+            float sums[NR * TOKENS];
             #pragma clang loop unroll(full)
             for (uint r = 0; r < NR; ++r) {
                 F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw[r]);
             }
-            // Inputs of as many tiles at once as 32 registers hold, so that their loads are under way together.
-            constexpr uint AT_ONCE = TOKENS * T <= 4 ? T : 1;
             #pragma clang loop unroll(full)
-            for (uint first = 0; first < T; first += AT_ONCE) {
-                float4 v[2 * AT_ONCE * TOKENS];
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                sums[i] = APART ? 0.0f : acc[i];
+            }
+            #pragma clang loop unroll(full)
+            for (uint t = 0; t < T; ++t) {
+                float4 w[2 * NR];
+                #pragma clang loop unroll(full)
+                for (uint r = 0; r < NR; ++r) {
+                    F::template decode<T>(raw[r], t, w + 2 * r);
+                }
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
                     // A token that is not there repeats the last, so that nothing branches.
-                    load_input<F::BLOCK, AT_ONCE>(x + min(n, tokens - 1) * COLS, tile + first, lane, v + 2 * AT_ONCE * n);
-                }
-                #pragma clang loop unroll(full)
-                for (uint t = 0; t < AT_ONCE; ++t) {
-                    float4 w[2 * NR];
+                    float4 v[2];
+                    load_input<F::BLOCK, 1>(x + min(n, tokens - 1) * COLS, tile + t, lane, v);
+                    const float sum = prepare(t, v);
                     #pragma clang loop unroll(full)
                     for (uint r = 0; r < NR; ++r) {
-                        F::template decode<T>(raw[r], first + t, w + 2 * r);
-                    }
-                    #pragma clang loop unroll(full)
-                    for (uint n = 0; n < TOKENS; ++n) {
-                        thread float4* input = v + 2 * (AT_ONCE * n + t);
-                        const float sum = prepare(first + t, input);
-                        #pragma clang loop unroll(full)
-                        for (uint r = 0; r < NR; ++r) {
-                            acc[n * NR + r] = F::add(raw[r], first + t, w + 2 * r, input, sum, acc[n * NR + r]);
-                        }
+                        sums[n * NR + r] = F::add(raw[r], t, w + 2 * r, v, sum, sums[n * NR + r]);
                     }
                 }
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                acc[i] = APART ? acc[i] + sums[i] : sums[i];
             }
         }
     }
 };
 
-// One step of sums over all lanes, of COUNT parts in each: a lane keeps the even or the odd ones, by its bit `step`, and adds those of
-// the lane that keeps the others. A sum has the same terms in the same order whatever COUNT is.
-template <uint COUNT>
-inline void fold_lanes(thread float* parts, uint step, uint lane) {
-    if (COUNT == 1) {
-        parts[0] += simd_shuffle_xor(parts[0], ushort(step));
-    }
-    const bool odd = lane & step;
-    #pragma clang loop unroll(full)
-    for (uint i = 0; i < COUNT / 2; ++i) {
-        const float keep = odd ? parts[2 * i + 1] : parts[2 * i];
-        const float give = odd ? parts[2 * i] : parts[2 * i + 1];
-        parts[i] = keep + simd_shuffle_xor(give, ushort(step));
-    }
-}
-
-// The sum over all lanes of part l % COUNT of COUNT parts, up to 32, in lane l.
-template <uint COUNT>
-inline float sum_of_parts(thread float* parts, uint lane) {
-    fold_lanes<COUNT>(parts, 1, lane);
-    fold_lanes<COUNT <= 2 ? 1 : COUNT / 2>(parts, 2, lane);
-    fold_lanes<COUNT <= 4 ? 1 : COUNT / 4>(parts, 4, lane);
-    fold_lanes<COUNT <= 8 ? 1 : COUNT / 8>(parts, 8, lane);
-    fold_lanes<COUNT <= 16 ? 1 : COUNT / 16>(parts, 16, lane);
-    return parts[0];
-}
-
-// What a simdgroup's lanes have of NR results of each token, added up, in units. Of one token every lane gets all, of several
-// lane l gets that of l % (NR * TOKENS), in acc[0]: sums over lanes one by one would cost as much as a tenth of a product's own.
-template <uint NR, uint TOKENS>
-inline void sum_lanes(thread float* acc, float unit, uint lane) {
-    if (TOKENS == 1) {
-        #pragma clang loop unroll(full)
-        for (uint r = 0; r < NR; ++r) {
-            acc[r] = sum_of_parts<1>(acc + r, lane) * unit;
-        }
-    } else {
-        acc[0] = sum_of_parts<NR * TOKENS>(acc, lane) * unit;
-    }
-}
-
 // acc[n * NR + r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[n, k] for the tokens
-// that are there, as sum_lanes leaves them. KS simdgroups share the rows; `part` of them is this one. S is Repeated or Shared
+// that are there, the same in every lane. KS simdgroups share the rows; `part` of them is this one. S is Repeated or Shared
 // of a format.
 template <typename S, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
 inline void gemv_packed(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
@@ -294,7 +258,10 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
             }
         }
     }
-    sum_lanes<NR, TOKENS>(acc, S::UNIT, lane);
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < NR * TOKENS; ++r) {
+        acc[r] = simd_sum(acc[r]) * S::UNIT;
+    }
 }
 
 // Where four columns from `col` (a multiple of 4) lie in the packing.
@@ -439,7 +406,10 @@ inline void gemv_bf16(device const uchar* weights, device const float* x, uint r
             }
         }
     }
-    sum_lanes<NR, TOKENS>(acc, 1.0f, lane);
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < NR * TOKENS; ++r) {
+        acc[r] = simd_sum(acc[r]);
+    }
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -573,8 +543,6 @@ struct Mxfp4 {
         return fma(e8m0(raw.e[t]), Codes::UNIT * dot_run_pair(w, v, 0.0f), acc);
     }
 };
-
-typedef Mxfp4 Decoded_mxfp4;
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_mxfp4(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
@@ -775,8 +743,19 @@ inline void store_partial_sum(device float* sums, threadgroup float* shared, flo
     }
 }
 
-// Kernels for several tokens. A simdgroup has COUNT results, up to 32, of which lane l has one, l % COUNT, so that what becomes of them
+// Kernels for several tokens. A simdgroup has COUNT results, up to 32; from here on a lane has one of them, so that what becomes of them
 // is done once.
+
+// This lane's of the results that all lanes have.
+template <uint COUNT>
+inline float own_result(thread const float* acc, uint lane) {
+    float result = 0.0f;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < COUNT; ++i) {
+        result = lane == i ? acc[i] : result;
+    }
+    return result;
+}
 
 // 1 / rms of each token's input, by the simdgroups in turn. They are there after the next barrier; zeros of tokens that are not there.
 template <uint TOKENS, uint SIMDGROUPS, uint PARTIALS, uint WIDTH>
@@ -2693,7 +2672,7 @@ kernel void qkv_proj_two(
     share_scales<2, 8, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     const float scale = shared[n % 2];
@@ -2731,7 +2710,7 @@ kernel void qkv_proj_few(
     share_scales<4, 8, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     const float scale = shared[n % 4];
@@ -2850,7 +2829,7 @@ kernel void o_proj_two(
     const uint end = 32;
     gemv_bf16<32, 64, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -2893,7 +2872,7 @@ kernel void o_proj_few(
     const uint end = 32;
     gemv_bf16<32, 64, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -2962,7 +2941,7 @@ kernel void router_two(
     share_scales<2, 8, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     const float scale = shared[n % 2];
@@ -3002,7 +2981,7 @@ kernel void router_few(
     share_scales<4, 8, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     const float scale = shared[n % 4];
@@ -3125,7 +3104,7 @@ kernel void lm_head_two(
     share_scales<2, 8, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 2];
@@ -3163,7 +3142,7 @@ kernel void lm_head_few(
     share_scales<4, 8, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 4];

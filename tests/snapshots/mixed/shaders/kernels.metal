@@ -213,6 +213,9 @@ template <typename F>
 struct Shared {
     static constexpr constant uint TILES = F::TILES;
     static constexpr constant float UNIT = F::WEIGHTS ? 1.0f : F::Codes::UNIT;
+    // Whether a group is summed apart, so that groups depend on one another by one addition; of larger groups these sums
+    // cost more registers than they are worth.
+    static constexpr constant bool APART = F::TILES <= 2;
 
     // Makes the two runs of a tile's input fit codes, and returns their sum, in units; weights need neither.
     static inline float prepare(uint t, thread float4* v) {
@@ -238,93 +241,54 @@ struct Shared {
             for (uint r = 0; r < NR; ++r) {
                 typename F::Raw raw;
                 F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw);
+                float sum = APART ? 0.0f : acc[r];
                 for (uint t = 0; t < T; ++t) {
                     float4 w[2];
                     F::template decode<T>(raw, t, w);
-                    acc[r] = F::add(raw, t, w, v + 2 * t, sums[t], acc[r]);
+                    sum = F::add(raw, t, w, v + 2 * t, sums[t], sum);
                 }
+                acc[r] = APART ? acc[r] + sum : sum;
             }
         } else {
             typename F::Raw raw[NR];
+            float sums[NR * TOKENS];
             #pragma clang loop unroll(full)
             for (uint r = 0; r < NR; ++r) {
                 F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane, raw[r]);
             }
-            // Inputs of as many tiles at once as 32 registers hold, so that their loads are under way together.
-            constexpr uint AT_ONCE = TOKENS * T <= 4 ? T : 1;
             #pragma clang loop unroll(full)
-            for (uint first = 0; first < T; first += AT_ONCE) {
-                float4 v[2 * AT_ONCE * TOKENS];
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                sums[i] = APART ? 0.0f : acc[i];
+            }
+            #pragma clang loop unroll(full)
+            for (uint t = 0; t < T; ++t) {
+                float4 w[2 * NR];
+                #pragma clang loop unroll(full)
+                for (uint r = 0; r < NR; ++r) {
+                    F::template decode<T>(raw[r], t, w + 2 * r);
+                }
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
                     // A token that is not there repeats the last, so that nothing branches.
-                    load_input<F::BLOCK, AT_ONCE>(x + min(n, tokens - 1) * COLS, tile + first, lane, v + 2 * AT_ONCE * n);
-                }
-                #pragma clang loop unroll(full)
-                for (uint t = 0; t < AT_ONCE; ++t) {
-                    float4 w[2 * NR];
+                    float4 v[2];
+                    load_input<F::BLOCK, 1>(x + min(n, tokens - 1) * COLS, tile + t, lane, v);
+                    const float sum = prepare(t, v);
                     #pragma clang loop unroll(full)
                     for (uint r = 0; r < NR; ++r) {
-                        F::template decode<T>(raw[r], first + t, w + 2 * r);
-                    }
-                    #pragma clang loop unroll(full)
-                    for (uint n = 0; n < TOKENS; ++n) {
-                        thread float4* input = v + 2 * (AT_ONCE * n + t);
-                        const float sum = prepare(first + t, input);
-                        #pragma clang loop unroll(full)
-                        for (uint r = 0; r < NR; ++r) {
-                            acc[n * NR + r] = F::add(raw[r], first + t, w + 2 * r, input, sum, acc[n * NR + r]);
-                        }
+                        sums[n * NR + r] = F::add(raw[r], t, w + 2 * r, v, sum, sums[n * NR + r]);
                     }
                 }
+            }
+            #pragma clang loop unroll(full)
+            for (uint i = 0; i < NR * TOKENS; ++i) {
+                acc[i] = APART ? acc[i] + sums[i] : sums[i];
             }
         }
     }
 };
 
-// One step of sums over all lanes, of COUNT parts in each: a lane keeps the even or the odd ones, by its bit `step`, and adds those of
-// the lane that keeps the others. A sum has the same terms in the same order whatever COUNT is.
-template <uint COUNT>
-inline void fold_lanes(thread float* parts, uint step, uint lane) {
-    if (COUNT == 1) {
-        parts[0] += simd_shuffle_xor(parts[0], ushort(step));
-    }
-    const bool odd = lane & step;
-    #pragma clang loop unroll(full)
-    for (uint i = 0; i < COUNT / 2; ++i) {
-        const float keep = odd ? parts[2 * i + 1] : parts[2 * i];
-        const float give = odd ? parts[2 * i] : parts[2 * i + 1];
-        parts[i] = keep + simd_shuffle_xor(give, ushort(step));
-    }
-}
-
-// The sum over all lanes of part l % COUNT of COUNT parts, up to 32, in lane l.
-template <uint COUNT>
-inline float sum_of_parts(thread float* parts, uint lane) {
-    fold_lanes<COUNT>(parts, 1, lane);
-    fold_lanes<COUNT <= 2 ? 1 : COUNT / 2>(parts, 2, lane);
-    fold_lanes<COUNT <= 4 ? 1 : COUNT / 4>(parts, 4, lane);
-    fold_lanes<COUNT <= 8 ? 1 : COUNT / 8>(parts, 8, lane);
-    fold_lanes<COUNT <= 16 ? 1 : COUNT / 16>(parts, 16, lane);
-    return parts[0];
-}
-
-// What a simdgroup's lanes have of NR results of each token, added up, in units. Of one token every lane gets all, of several
-// lane l gets that of l % (NR * TOKENS), in acc[0]: sums over lanes one by one would cost as much as a tenth of a product's own.
-template <uint NR, uint TOKENS>
-inline void sum_lanes(thread float* acc, float unit, uint lane) {
-    if (TOKENS == 1) {
-        #pragma clang loop unroll(full)
-        for (uint r = 0; r < NR; ++r) {
-            acc[r] = sum_of_parts<1>(acc + r, lane) * unit;
-        }
-    } else {
-        acc[0] = sum_of_parts<NR * TOKENS>(acc, lane) * unit;
-    }
-}
-
 // acc[n * NR + r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[n, k] for the tokens
-// that are there, as sum_lanes leaves them. KS simdgroups share the rows; `part` of them is this one. S is Repeated or Shared
+// that are there, the same in every lane. KS simdgroups share the rows; `part` of them is this one. S is Repeated or Shared
 // of a format.
 template <typename S, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
 inline void gemv_packed(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
@@ -366,7 +330,10 @@ inline void gemv_packed(device const uchar* weights, device const float* x, uint
             }
         }
     }
-    sum_lanes<NR, TOKENS>(acc, S::UNIT, lane);
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < NR * TOKENS; ++r) {
+        acc[r] = simd_sum(acc[r]) * S::UNIT;
+    }
 }
 
 // Where four columns from `col` (a multiple of 4) lie in the packing.
@@ -538,8 +505,6 @@ struct Q4_1 {
     }
 };
 
-typedef Q4_1 Decoded_q4_1;
-
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q4_1(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
@@ -640,8 +605,6 @@ struct Q5_0 {
     }
 };
 
-typedef Q5_0 Decoded_q5_0;
-
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q5_0(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
@@ -690,8 +653,6 @@ struct Q5_1 {
         return fma(raw.d[2 * t + 1], sum, fma(raw.d[2 * t], dot_run_pair(w, v, 0.0f), acc));
     }
 };
-
-typedef Q5_1 Decoded_q5_1;
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q5_1(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
@@ -1024,8 +985,6 @@ struct Q5_K {
     }
 };
 
-typedef Q5_K Decoded_q5_k;
-
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q5_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
@@ -1133,8 +1092,6 @@ struct Q6_K {
         return fma(scale, dot_run_pair(w, v, -32.0f * sum), acc);
     }
 };
-
-typedef Q6_K Decoded_q6_k;
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q6_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
@@ -1304,8 +1261,6 @@ struct Mxfp4 {
     }
 };
 
-typedef Mxfp4 Decoded_mxfp4;
-
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_mxfp4(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
@@ -1466,8 +1421,19 @@ inline void store_partial_sum(device float* sums, threadgroup float* shared, flo
     }
 }
 
-// Kernels for several tokens. A simdgroup has COUNT results, up to 32, of which lane l has one, l % COUNT, so that what becomes of them
+// Kernels for several tokens. A simdgroup has COUNT results, up to 32; from here on a lane has one of them, so that what becomes of them
 // is done once.
+
+// This lane's of the results that all lanes have.
+template <uint COUNT>
+inline float own_result(thread const float* acc, uint lane) {
+    float result = 0.0f;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < COUNT; ++i) {
+        result = lane == i ? acc[i] : result;
+    }
+    return result;
+}
 
 // 1 / rms of each token's input, by the simdgroups in turn. They are there after the next barrier; zeros of tokens that are not there.
 template <uint TOKENS, uint SIMDGROUPS, uint PARTIALS, uint WIDTH>
@@ -1593,184 +1559,6 @@ inline void rms_norm_row(device const float* x, device const float* gamma, devic
         *(device float4*)(y + row * WIDTH + i) =
             *(device const float4*)(source + i) * scale * *(device const float4*)(gamma + i);
     }
-}
-
-// Matrix times five to eight tokens. Eight simdgroups of a threadgroup have rows of their own and the same columns, tile after tile: each
-// stages a token's input of the next tile, with the sums that its lanes take of it, while all multiply this one's from threadgroup
-// memory. So a simdgroup reads and decodes its weights once for all tokens, and prepares one token's input instead of eight. Four rows are as
-// many as leave room: their sums are 32 registers of a thread, their weights of a tile 32 more, and a GPU that gives a thread 128
-// keeps its simdgroups. Sums have the terms of the kernel for one token in its order; of simdgroups that share a row there, the
-// parts come one after another here.
-
-constant constexpr uint STAGED_TOKENS = 8;
-// Floats of a tile of each token: two runs of four columns and a sum for each lane.
-constant constexpr uint STAGE = STAGED_TOKENS * LANES * 9;
-
-// The lane whose columns a lane has in a tile: those without columns stand in for lane 0, so that all stay together.
-template <uint COLS>
-inline uint lane_in_tile(uint tile, uint lane) {
-    return COLS % TILE == 0 || tile < COLS / TILE || lane < COLS % TILE / 8 ? lane : 0;
-}
-
-// One token's input of a tile, from memory.
-template <typename F, uint COLS>
-inline void load_staged(device const float* x, uint tile, uint lane, thread float4* v) {
-    load_input<F::BLOCK, 1>(x, tile, lane_in_tile<COLS>(tile, lane), v);
-}
-
-// Its columns, made to fit tile t of a group.
-template <typename F>
-inline void store_staged(threadgroup float* stage, thread float4* v, uint t, uint token, uint lane) {
-    const float sum = Shared<F>::prepare(t, v);
-    threadgroup float4* runs = (threadgroup float4*)stage;
-    runs[token * LANES + lane] = v[0];
-    runs[(STAGED_TOKENS + token) * LANES + lane] = v[1];
-    if (!F::WEIGHTS) {
-        stage[(2 * STAGED_TOKENS * 4 + token) * LANES + lane] = sum;
-    }
-}
-
-template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint T>
-inline void load_rows(device const uchar* weights, uint row, uint tile, uint lane, thread typename F::Raw* raw) {
-    #pragma clang loop unroll(full)
-    for (uint r = 0; r < NR; ++r) {
-        F::template load<ROWS, COLS, T>(weights, row, row_step<ROWS, NR, SPLIT>(row, r), tile, lane_in_tile<COLS>(tile, lane),
-                                        raw[r]);
-    }
-}
-
-// Adds T tiles from `tile` on to acc. Their weights are in `raw`, and the first one's input in the stage that `buffer` is in; the
-// input of tile `next` follows theirs where there is `more`, the weights of T tiles from there on where they are `ahead`.
-template <typename F, uint ROWS, uint COLS, uint NR, uint SPLIT, uint T>
-inline void add_staged(device const uchar* weights, device const float* x, uint row, bool works, uint tile, uint next,
-                       bool more, bool ahead, thread typename F::Raw* raw, threadgroup float* stage, thread uint& buffer,
-                       uint simdgroup, uint lane, thread float* acc) {
-    #pragma clang loop unroll(full)
-    for (uint t = 0; t < T; ++t) {
-        const bool follows = t + 1 < T || more;
-        float4 input[2];
-        if (follows) {
-            load_staged<F, COLS>(x, t + 1 < T ? tile + t + 1 : next, lane, input);
-        }
-        if (works) {
-            float4 w[2 * NR];
-            typename F::Raw now[NR];
-            #pragma clang loop unroll(full)
-            for (uint r = 0; r < NR; ++r) {
-                F::template decode<T>(raw[r], t, w + 2 * r);
-                now[r] = raw[r];
-            }
-            if (t + 1 == T && ahead) {
-                load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, next, lane, raw);
-            }
-            threadgroup const float4* runs = (threadgroup const float4*)(stage + buffer) + lane;
-            threadgroup const float* sums = stage + buffer + 2 * STAGED_TOKENS * 4 * LANES + lane;
-            #pragma clang loop unroll(full)
-            for (uint n = 0; n < STAGED_TOKENS; ++n) {
-                const float4 v[2] = {runs[n * LANES], runs[(STAGED_TOKENS + n) * LANES]};
-                const float sum = F::WEIGHTS ? 0.0f : sums[n * LANES];
-                #pragma clang loop unroll(full)
-                for (uint r = 0; r < NR; ++r) {
-                    acc[n * NR + r] = F::add(now[r], t, w + 2 * r, v, sum, acc[n * NR + r]);
-                }
-            }
-        }
-        buffer = STAGE - buffer;
-        if (follows) {
-            store_staged<F>(stage + buffer, input, t + 1 < T ? t + 1 : 0, simdgroup, lane);
-        }
-        threadgroup_barrier(mem_flags::mem_threadgroup);
-    }
-}
-
-// W[row + row_step(r), :] * x[n, :] for the tokens that are there, in lane n * NR + r. In the kernel for one token KS simdgroups share the
-// rows. `stage` has room for two tiles of each token; all simdgroups of the threadgroup call this, also those without rows.
-template <typename F, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT>
-inline float gemv_staged(device const uchar* weights, device const float* x, uint row, threadgroup float* stage, uint tokens,
-                         uint simdgroup, uint lane) {
-    constexpr uint T = F::TILES;
-    constexpr uint GROUPS = COLS / (TILE * T);
-    constexpr uint LEFT = COLS / TILE % T;
-    constexpr bool PARTIAL = COLS % TILE != 0;
-    constexpr uint END = SPLIT == 0 ? ROWS : SPLIT;
-    // A whole group's weights are loaded before the group before is multiplied, where they are few enough.
-    constexpr bool AHEAD = T <= 2;
-    const bool works = END % (STAGED_TOKENS * NR) == 0 || row < END;
-    // A token that is not there repeats the last, so that nothing branches.
-    device const float* own = x + min(simdgroup, tokens - 1) * COLS;
-    typename F::Raw raw[NR];
-    if (AHEAD && GROUPS > 0 && works) {
-        load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, 0, lane, raw);
-    }
-    float4 input[2];
-    load_staged<F, COLS>(own, 0, lane, input);
-    store_staged<F>(stage, input, 0, simdgroup, lane);
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    uint buffer = 0;
-    float result = 0.0f;
-    for (uint part = 0; part < KS; ++part) {
-        float acc[NR * STAGED_TOKENS];
-        #pragma clang loop unroll(full)
-        for (uint i = 0; i < NR * STAGED_TOKENS; ++i) {
-            acc[i] = 0.0f;
-        }
-        const bool parts_left = part + 1 < KS;
-        // What is left goes to the first part that had a group less, if any had.
-        const bool tail = (LEFT != 0 || PARTIAL) && part == GROUPS % KS;
-        const uint groups = GROUPS / KS + (part < GROUPS % KS ? 1 : 0);
-        for (uint i = 0; i < groups; ++i) {
-            const uint tile = (i * KS + part) * T;
-            if (!AHEAD && works) {
-                load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, tile, lane, raw);
-            }
-            const bool last = i + 1 == groups;
-            const uint next = !last ? tile + KS * T : tail ? GROUPS * T : (part + 1) * T;
-            const bool whole = !last || (!tail && parts_left);
-            add_staged<F, ROWS, COLS, NR, SPLIT, T>(weights, own, row, works, tile, next, whole || tail, AHEAD && whole, raw, stage,
-                                                    buffer, simdgroup, lane, acc);
-        }
-        if (tail) {
-            const uint after = (part + 1) * T;
-            if (LEFT & 2) {
-                constexpr bool MORE = (LEFT & 1) != 0 || PARTIAL;
-                if (works) {
-                    load_rows<F, ROWS, COLS, NR, SPLIT, 2>(weights, row, GROUPS * T, lane, raw);
-                }
-                add_staged<F, ROWS, COLS, NR, SPLIT, 2>(weights, own, row, works, GROUPS * T, MORE ? GROUPS * T + 2 : after,
-                                                               MORE || parts_left, false, raw, stage, buffer, simdgroup, lane, acc);
-            }
-            if (LEFT & 1) {
-                constexpr uint AT = GROUPS * T + (LEFT & 2);
-                if (works) {
-                    load_rows<F, ROWS, COLS, NR, SPLIT, 1>(weights, row, AT, lane, raw);
-                }
-                add_staged<F, ROWS, COLS, NR, SPLIT, 1>(weights, own, row, works, AT, PARTIAL ? AT + 1 : after,
-                                                               PARTIAL || parts_left, false, raw, stage, buffer, simdgroup, lane, acc);
-            }
-            if (PARTIAL) {
-                float end[NR * STAGED_TOKENS];
-                #pragma clang loop unroll(full)
-                for (uint i = 0; i < NR * STAGED_TOKENS; ++i) {
-                    end[i] = 0.0f;
-                }
-                if (works) {
-                    load_rows<F, ROWS, COLS, NR, SPLIT, 1>(weights, row, COLS / TILE, lane, raw);
-                }
-                add_staged<F, ROWS, COLS, NR, SPLIT, 1>(weights, own, row, works, COLS / TILE, after, parts_left, false, raw, stage,
-                                                               buffer, simdgroup, lane, end);
-                #pragma clang loop unroll(full)
-                for (uint i = 0; i < NR * STAGED_TOKENS; ++i) {
-                    acc[i] += lane < COLS % TILE / 8 ? end[i] : 0.0f;
-                }
-            }
-            if (AHEAD && parts_left && works) {
-                load_rows<F, ROWS, COLS, NR, SPLIT, T>(weights, row, after, lane, raw);
-            }
-        }
-        const float sum = sum_of_parts<NR * STAGED_TOKENS>(acc, lane) * Shared<F>::UNIT;
-        result = part == 0 ? sum : result + sum;
-    }
-    return result;
 }
 
 // Head norms, rotary position embedding and the append to the KV cache: one simdgroup per head and row.
@@ -3175,7 +2963,7 @@ kernel void qkv_proj_two(
     share_scales<2, 4, 32, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 2];
@@ -3230,7 +3018,7 @@ kernel void qkv_proj_few(
     share_scales<4, 4, 32, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 4];
@@ -3324,7 +3112,7 @@ kernel void qkv_proj_two_iq4_nl_mxfp4_q3_k(
     share_scales<2, 4, 32, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 2];
@@ -3379,7 +3167,7 @@ kernel void qkv_proj_few_iq4_nl_mxfp4_q3_k(
     share_scales<4, 4, 32, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 4];
@@ -3473,7 +3261,7 @@ kernel void qkv_proj_two_q5_k_q2_k_q6_k(
     share_scales<2, 4, 32, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 2];
@@ -3528,7 +3316,7 @@ kernel void qkv_proj_few_q5_k_q2_k_q6_k(
     share_scales<4, 4, 32, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 4];
@@ -3642,7 +3430,7 @@ kernel void o_proj_two(
     const uint end = 256;
     gemv_q5_0<256, 128, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -3683,7 +3471,7 @@ kernel void o_proj_few(
     const uint end = 256;
     gemv_q5_0<256, 128, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -3749,7 +3537,7 @@ kernel void o_proj_two_mxfp4(
     const uint end = 256;
     gemv_mxfp4<256, 128, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -3790,7 +3578,7 @@ kernel void o_proj_few_mxfp4(
     const uint end = 256;
     gemv_mxfp4<256, 128, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -3856,7 +3644,7 @@ kernel void o_proj_two_iq4_nl(
     const uint end = 256;
     gemv_iq4_nl<256, 128, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -3897,7 +3685,7 @@ kernel void o_proj_few_iq4_nl(
     const uint end = 256;
     gemv_iq4_nl<256, 128, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -3964,7 +3752,7 @@ kernel void gate_up_proj_two(
     share_scales<2, 4, 32, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = lane < 4 ? acc[0] : acc[4];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 2;
     const uint row = first + lane % 2;
     result *= shared[n % 2];
@@ -4004,7 +3792,7 @@ kernel void gate_up_proj_few(
     share_scales<4, 4, 32, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = lane < 8 ? acc[0] : acc[8];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 2;
     const uint row = first + lane % 2;
     result *= shared[n % 4];
@@ -4067,7 +3855,7 @@ kernel void gate_up_proj_two_q4_1_q5_0(
     share_scales<2, 4, 32, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = lane < 4 ? acc[0] : acc[4];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 2;
     const uint row = first + lane % 2;
     result *= shared[n % 2];
@@ -4107,7 +3895,7 @@ kernel void gate_up_proj_few_q4_1_q5_0(
     share_scales<4, 4, 32, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = lane < 8 ? acc[0] : acc[8];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 2;
     const uint row = first + lane % 2;
     result *= shared[n % 4];
@@ -4170,7 +3958,7 @@ kernel void gate_up_proj_two_mxfp4_iq4_nl(
     share_scales<2, 4, 32, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = lane < 4 ? acc[0] : acc[4];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 2;
     const uint row = first + lane % 2;
     result *= shared[n % 2];
@@ -4210,7 +3998,7 @@ kernel void gate_up_proj_few_mxfp4_iq4_nl(
     share_scales<4, 4, 32, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = lane < 8 ? acc[0] : acc[8];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 2;
     const uint row = first + lane % 2;
     result *= shared[n % 4];
@@ -4272,7 +4060,7 @@ kernel void down_proj_two(
     const uint end = 256;
     gemv_q5_k<256, 256, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -4313,7 +4101,7 @@ kernel void down_proj_few(
     const uint end = 256;
     gemv_q5_k<256, 256, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -4379,7 +4167,7 @@ kernel void down_proj_two_q2_k(
     const uint end = 256;
     gemv_q2_k<256, 256, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -4420,7 +4208,7 @@ kernel void down_proj_few_q2_k(
     const uint end = 256;
     gemv_q2_k<256, 256, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -4486,7 +4274,7 @@ kernel void down_proj_two_q3_k(
     const uint end = 256;
     gemv_q3_k<256, 256, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -4527,7 +4315,7 @@ kernel void down_proj_few_q3_k(
     const uint end = 256;
     gemv_q3_k<256, 256, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -4590,7 +4378,7 @@ kernel void lm_head_two(
     share_scales<2, 4, 32, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 2];
@@ -4628,44 +4416,10 @@ kernel void lm_head_few(
     share_scales<4, 4, 32, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 4];
-    if (n < tokens && row < end) {
-        const uint place = n * 88 + row;
-        y[place] = result;
-    }
-}
-
-// [88, 256] mxfp4 for up to 8 rows, all in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(512)]]
-kernel void lm_head_eight(
-    device const uchar* weights [[buffer(0)]], // [88, 256] mxfp4
-    device const float* input [[buffer(1)]], // [rows, 256] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 32] f32, partial sums of squares
-    device float* y [[buffer(3)]], // [rows, 88] f32
-    constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[4616];
-    const uint group = at.y;
-    const uint tokens = min(8u, step->rows - at.x * 8);
-    input += at.x * 2048;
-    input_sums += at.x * 256;
-    y += at.x * 704;
-    const uint first = group * 32 + simdgroup * 4;
-    const uint end = 88;
-    float result = gemv_staged<Decoded_mxfp4, 88, 256, 4, 1, 0>(
-        weights, input, first, shared, tokens, simdgroup, lane);
-    share_scales<8, 8, 32, 256>(
-        input_sums, 1e-5f, shared + 4608, tokens, simdgroup, lane);
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
-    result *= shared[4608 + n % 8];
     if (n < tokens && row < end) {
         const uint place = n * 88 + row;
         y[place] = result;

@@ -37,7 +37,7 @@ static MATRICES: [(&str, &[&str]); 9] = [
 /// Bytes and floating-point operations of one dispatch of each kernel: fixed, per row, per tile of rows, per position, per
 /// part of a split context.
 #[rustfmt::skip]
-static COSTS: [Cost; 63] = [
+static COSTS: [Cost; 62] = [
     Cost { bytes: [1_024, 2_368, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 1_216, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
     Cost { bytes: [43_008, 2_176, 0, 0, 0], flops: [0, 131_072, 0, 0, 0] }, // qkv_proj
@@ -81,7 +81,6 @@ static COSTS: [Cost; 63] = [
     Cost { bytes: [11_968, 1_504, 0, 0, 0], flops: [0, 45_056, 0, 0, 0] }, // lm_head
     Cost { bytes: [11_968, 1_504, 0, 0, 0], flops: [0, 45_056, 0, 0, 0] }, // lm_head_two
     Cost { bytes: [11_968, 1_504, 0, 0, 0], flops: [0, 45_056, 0, 0, 0] }, // lm_head_few
-    Cost { bytes: [11_968, 1_504, 0, 0, 0], flops: [0, 45_056, 0, 0, 0] }, // lm_head_eight
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
     Cost { bytes: [0, 24, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
@@ -111,7 +110,7 @@ static INV_FREQ_0: [f32; 16] = [
 ];
 
 #[rustfmt::skip]
-static KERNELS: [KernelCheck; 63] = [
+static KERNELS: [KernelCheck; 62] = [
     // embed
     KernelCheck {
         kernel: 0,
@@ -1056,30 +1055,9 @@ static KERNELS: [KernelCheck; 63] = [
             Argument::read(Role::Step, Data::Params),
         ],
     },
-    // lm_head_eight
-    KernelCheck {
-        kernel: 43,
-        layer: None,
-        rows: &[1, 2, 7, 8],
-        mixed: true,
-        grid: [Dim::RowTiles(8), Dim::Const(3), Dim::Const(1)],
-        operation: Operation::Project(Projection {
-            matrices: &[Matrix { format: Format::Mxfp4, rows: 88, cols: 256 }],
-            norm_eps: Some(1e-5),
-            half_operands: false,
-            epilogue: Epilogue::Store { softcap: None },
-        }),
-        arguments: &[
-            Argument::read(Role::Weights, Data::Tensor("lm_head")),
-            Argument::read(Role::Input, Data::Words(256)),
-            Argument::read(Role::InputSums, Data::Words(32)),
-            Argument::write(Role::Y, Data::Words(88)),
-            Argument::read(Role::Step, Data::Params),
-        ],
-    },
     // sample_best
     KernelCheck {
-        kernel: 44,
+        kernel: 43,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1098,7 +1076,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // sample_collect
     KernelCheck {
-        kernel: 45,
+        kernel: 44,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1118,7 +1096,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // sample_draw
     KernelCheck {
-        kernel: 46,
+        kernel: 45,
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
@@ -1137,7 +1115,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // rms_norm_tile
     KernelCheck {
-        kernel: 47,
+        kernel: 46,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1151,7 +1129,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // qkv_proj_tile
     KernelCheck {
-        kernel: 48,
+        kernel: 47,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1173,7 +1151,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // qkv_proj_tile_iq4_nl_mxfp4_q3_k
     KernelCheck {
-        kernel: 49,
+        kernel: 48,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1195,7 +1173,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // qkv_proj_tile_q5_k_q2_k_q6_k
     KernelCheck {
-        kernel: 50,
+        kernel: 49,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1217,7 +1195,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // attention_tile
     KernelCheck {
-        kernel: 51,
+        kernel: 50,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1238,7 +1216,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // o_proj_tile
     KernelCheck {
-        kernel: 52,
+        kernel: 51,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1258,7 +1236,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // o_proj_tile_mxfp4
     KernelCheck {
-        kernel: 53,
+        kernel: 52,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1278,7 +1256,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // o_proj_tile_iq4_nl
     KernelCheck {
-        kernel: 54,
+        kernel: 53,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1298,7 +1276,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // gate_up_proj_tile
     KernelCheck {
-        kernel: 55,
+        kernel: 54,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1319,7 +1297,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // gate_up_proj_tile_q4_1_q5_0
     KernelCheck {
-        kernel: 56,
+        kernel: 55,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1340,7 +1318,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // gate_up_proj_tile_mxfp4_iq4_nl
     KernelCheck {
-        kernel: 57,
+        kernel: 56,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1361,7 +1339,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // down_proj_scales
     KernelCheck {
-        kernel: 58,
+        kernel: 57,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1374,7 +1352,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // down_proj_tile
     KernelCheck {
-        kernel: 59,
+        kernel: 58,
         layer: Some(0),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1395,7 +1373,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // down_proj_tile_q2_k
     KernelCheck {
-        kernel: 60,
+        kernel: 59,
         layer: Some(1),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1416,7 +1394,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // down_proj_tile_q3_k
     KernelCheck {
-        kernel: 61,
+        kernel: 60,
         layer: Some(2),
         rows: &[1, 7, 64, 65],
         mixed: false,
@@ -1437,7 +1415,7 @@ static KERNELS: [KernelCheck; 63] = [
     },
     // lm_head_tile
     KernelCheck {
-        kernel: 62,
+        kernel: 61,
         layer: None,
         rows: &[1, 7, 64, 65],
         mixed: false,

@@ -63,23 +63,21 @@ pub static SOURCE: Source = Source::new(
     include_bytes!(concat!(env!("OUT_DIR"), "/kernels.compiled")),
 );
 
-/// Dispatches a projection of a step's rows: its kernel for one row, for two, for up to four, or for more, which also read the rows'
-/// records, their last argument.
-fn project(pass: &mut Commands, rows: u32, [one, two, four, more]: [&Kernel; 4], args: &[&Slice], grid: [u32; 3]) {
+/// Dispatches a projection of a step's rows: its kernel for one row, for two, or for more, which also read the rows' records,
+/// their last argument.
+fn project(pass: &mut Commands, rows: u32, [one, two, more]: [&Kernel; 3], args: &[&Slice], grid: [u32; 3]) {
     match rows {
         0 | 1 => pass.dispatch(one, &args[..args.len() - 1], grid),
         2 => pass.dispatch(two, args, grid),
-        3 | 4 => pass.dispatch(four, args, grid),
         _ => pass.dispatch(more, args, grid),
     }
 }
 
 /// The grid of a projection's kernel for a step of `rows` rows.
-fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], four: [u32; 3], more: [u32; 3]) -> [u32; 3] {
+fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], more: [u32; 3]) -> [u32; 3] {
     match rows {
         0 | 1 => one,
         2 => two,
-        3 | 4 => four,
         _ => more,
     }
 }
@@ -129,30 +127,29 @@ mod kernel {
     pub const LM_HEAD: usize = 40;
     pub const LM_HEAD_TWO: usize = 41;
     pub const LM_HEAD_FEW: usize = 42;
-    pub const LM_HEAD_EIGHT: usize = 43;
-    pub const SAMPLE_BEST: usize = 44;
-    pub const SAMPLE_COLLECT: usize = 45;
-    pub const SAMPLE_DRAW: usize = 46;
-    pub const RMS_NORM_TILE: usize = 47;
-    pub const QKV_PROJ_TILE: usize = 48;
-    pub const QKV_PROJ_TILE_IQ4_NL_MXFP4_Q3_K: usize = 49;
-    pub const QKV_PROJ_TILE_Q5_K_Q2_K_Q6_K: usize = 50;
-    pub const ATTENTION_TILE: usize = 51;
-    pub const O_PROJ_TILE: usize = 52;
-    pub const O_PROJ_TILE_MXFP4: usize = 53;
-    pub const O_PROJ_TILE_IQ4_NL: usize = 54;
-    pub const GATE_UP_PROJ_TILE: usize = 55;
-    pub const GATE_UP_PROJ_TILE_Q4_1_Q5_0: usize = 56;
-    pub const GATE_UP_PROJ_TILE_MXFP4_IQ4_NL: usize = 57;
-    pub const DOWN_PROJ_SCALES: usize = 58;
-    pub const DOWN_PROJ_TILE: usize = 59;
-    pub const DOWN_PROJ_TILE_Q2_K: usize = 60;
-    pub const DOWN_PROJ_TILE_Q3_K: usize = 61;
-    pub const LM_HEAD_TILE: usize = 62;
+    pub const SAMPLE_BEST: usize = 43;
+    pub const SAMPLE_COLLECT: usize = 44;
+    pub const SAMPLE_DRAW: usize = 45;
+    pub const RMS_NORM_TILE: usize = 46;
+    pub const QKV_PROJ_TILE: usize = 47;
+    pub const QKV_PROJ_TILE_IQ4_NL_MXFP4_Q3_K: usize = 48;
+    pub const QKV_PROJ_TILE_Q5_K_Q2_K_Q6_K: usize = 49;
+    pub const ATTENTION_TILE: usize = 50;
+    pub const O_PROJ_TILE: usize = 51;
+    pub const O_PROJ_TILE_MXFP4: usize = 52;
+    pub const O_PROJ_TILE_IQ4_NL: usize = 53;
+    pub const GATE_UP_PROJ_TILE: usize = 54;
+    pub const GATE_UP_PROJ_TILE_Q4_1_Q5_0: usize = 55;
+    pub const GATE_UP_PROJ_TILE_MXFP4_IQ4_NL: usize = 56;
+    pub const DOWN_PROJ_SCALES: usize = 57;
+    pub const DOWN_PROJ_TILE: usize = 58;
+    pub const DOWN_PROJ_TILE_Q2_K: usize = 59;
+    pub const DOWN_PROJ_TILE_Q3_K: usize = 60;
+    pub const LM_HEAD_TILE: usize = 61;
 }
 
 /// Names, threads per threadgroup and threadgroup memory of the kernels.
-static KERNELS: [KernelSpec; 63] = [
+static KERNELS: [KernelSpec; 62] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj", threads: 128, threadgroup_bytes: 0 },
@@ -196,7 +193,6 @@ static KERNELS: [KernelSpec; 63] = [
     KernelSpec { name: "lm_head", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_two", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 16 },
-    KernelSpec { name: "lm_head_eight", threads: 256, threadgroup_bytes: 18464 },
     KernelSpec { name: "sample_best", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "sample_collect", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
@@ -623,9 +619,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW), k(kernel::LM_HEAD_EIGHT)],
+            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.lm_head, &b.scaled, &b.sums, logits, params],
-            by_rows(rows, [11, 1, 1], [rows.div_ceil(2), 6, 1], [rows.div_ceil(4), 6, 1], [rows.div_ceil(8), 3, 1]),
+            by_rows(rows, [11, 1, 1], [rows.div_ceil(2), 6, 1], [rows.div_ceil(4), 6, 1]),
         );
     }
 
@@ -639,9 +635,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(QKV_PROJ[i]), k(QKV_PROJ_TWO[i]), k(QKV_PROJ_FEW[i]), k(QKV_PROJ_FEW[i])],
+            [k(QKV_PROJ[i]), k(QKV_PROJ_TWO[i]), k(QKV_PROJ_FEW[i])],
             &[&layer.q_proj, &layer.k_proj, &layer.v_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1], [rows.div_ceil(4), 16, 1]),
+            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
@@ -651,25 +647,25 @@ impl Model {
         project(
             pass,
             rows,
-            [k(O_PROJ[i]), k(O_PROJ_TWO[i]), k(O_PROJ_FEW[i]), k(O_PROJ_FEW[i])],
+            [k(O_PROJ[i]), k(O_PROJ_TWO[i]), k(O_PROJ_FEW[i])],
             &[&layer.o_proj, &b.attn, &b.x, &layer.ffn_norm, &b.scaled, &b.sums, params],
-            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1], [rows.div_ceil(4), 16, 1]),
+            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [k(GATE_UP_PROJ[i]), k(GATE_UP_PROJ_TWO[i]), k(GATE_UP_PROJ_FEW[i]), k(GATE_UP_PROJ_FEW[i])],
+            [k(GATE_UP_PROJ[i]), k(GATE_UP_PROJ_TWO[i]), k(GATE_UP_PROJ_FEW[i])],
             &[&layer.gate_proj, &layer.up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [64, 1, 1], [rows.div_ceil(2), 32, 1], [rows.div_ceil(4), 32, 1], [rows.div_ceil(4), 32, 1]),
+            by_rows(rows, [64, 1, 1], [rows.div_ceil(2), 32, 1], [rows.div_ceil(4), 32, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [k(DOWN_PROJ[i]), k(DOWN_PROJ_TWO[i]), k(DOWN_PROJ_FEW[i]), k(DOWN_PROJ_FEW[i])],
+            [k(DOWN_PROJ[i]), k(DOWN_PROJ_TWO[i]), k(DOWN_PROJ_FEW[i])],
             &[&layer.down_proj, &b.act, &b.x, next_gamma, &b.scaled, &b.sums, params],
-            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1], [rows.div_ceil(4), 16, 1]),
+            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1]),
         );
     }
 

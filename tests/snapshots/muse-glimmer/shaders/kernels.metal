@@ -107,47 +107,6 @@ inline bool has_token(uint n, uint tokens) {
     return TOKENS == 1 || n < tokens;
 }
 
-// One step of sums over all lanes, of COUNT parts in each: a lane keeps the even or the odd ones, by its bit `step`, and adds those of
-// the lane that keeps the others. A sum has the same terms in the same order whatever COUNT is.
-template <uint COUNT>
-inline void fold_lanes(thread float* parts, uint step, uint lane) {
-    if (COUNT == 1) {
-        parts[0] += simd_shuffle_xor(parts[0], ushort(step));
-    }
-    const bool odd = lane & step;
-    #pragma clang loop unroll(full)
-    for (uint i = 0; i < COUNT / 2; ++i) {
-        const float keep = odd ? parts[2 * i + 1] : parts[2 * i];
-        const float give = odd ? parts[2 * i] : parts[2 * i + 1];
-        parts[i] = keep + simd_shuffle_xor(give, ushort(step));
-    }
-}
-
-// The sum over all lanes of part l % COUNT of COUNT parts, up to 32, in lane l.
-template <uint COUNT>
-inline float sum_of_parts(thread float* parts, uint lane) {
-    fold_lanes<COUNT>(parts, 1, lane);
-    fold_lanes<COUNT <= 2 ? 1 : COUNT / 2>(parts, 2, lane);
-    fold_lanes<COUNT <= 4 ? 1 : COUNT / 4>(parts, 4, lane);
-    fold_lanes<COUNT <= 8 ? 1 : COUNT / 8>(parts, 8, lane);
-    fold_lanes<COUNT <= 16 ? 1 : COUNT / 16>(parts, 16, lane);
-    return parts[0];
-}
-
-// What a simdgroup's lanes have of NR results of each token, added up, in units. Of one token every lane gets all, of several
-// lane l gets that of l % (NR * TOKENS), in acc[0]: sums over lanes one by one would cost as much as a tenth of a product's own.
-template <uint NR, uint TOKENS>
-inline void sum_lanes(thread float* acc, float unit, uint lane) {
-    if (TOKENS == 1) {
-        #pragma clang loop unroll(full)
-        for (uint r = 0; r < NR; ++r) {
-            acc[r] = sum_of_parts<1>(acc + r, lane) * unit;
-        }
-    } else {
-        acc[0] = sum_of_parts<NR * TOKENS>(acc, lane) * unit;
-    }
-}
-
 // BF16 rows as they are, eight columns a lane where rows are whole 16-byte words, else four. acc as in gemv_packed.
 inline float4 bf16_to_float4(uint2 bits) { return as_type<float4>(uint4(bits.x << 16, bits.x & 0xFFFF0000u, bits.y << 16, bits.y & 0xFFFF0000u)); }
 
@@ -240,7 +199,10 @@ inline void gemv_bf16(device const uchar* weights, device const float* x, uint r
             }
         }
     }
-    sum_lanes<NR, TOKENS>(acc, 1.0f, lane);
+    #pragma clang loop unroll(full)
+    for (uint r = 0; r < NR * TOKENS; ++r) {
+        acc[r] = simd_sum(acc[r]);
+    }
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -393,8 +355,19 @@ inline void store_partial_sum(device float* sums, threadgroup float* shared, flo
     }
 }
 
-// Kernels for several tokens. A simdgroup has COUNT results, up to 32, of which lane l has one, l % COUNT, so that what becomes of them
+// Kernels for several tokens. A simdgroup has COUNT results, up to 32; from here on a lane has one of them, so that what becomes of them
 // is done once.
+
+// This lane's of the results that all lanes have.
+template <uint COUNT>
+inline float own_result(thread const float* acc, uint lane) {
+    float result = 0.0f;
+    #pragma clang loop unroll(full)
+    for (uint i = 0; i < COUNT; ++i) {
+        result = lane == i ? acc[i] : result;
+    }
+    return result;
+}
 
 // 1 / rms of each token's input, by the simdgroups in turn. They are there after the next barrier; zeros of tokens that are not there.
 template <uint TOKENS, uint SIMDGROUPS, uint PARTIALS, uint WIDTH>
@@ -1878,7 +1851,7 @@ kernel void qkv_gate_proj_two(
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 2];
@@ -1914,7 +1887,7 @@ kernel void qkv_gate_proj_few(
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 4];
@@ -2035,7 +2008,7 @@ kernel void o_proj_two(
     const uint end = 32;
     gemv_bf16<32, 32, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -2071,7 +2044,7 @@ kernel void o_proj_few(
     const uint end = 32;
     gemv_bf16<32, 32, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -2153,7 +2126,7 @@ kernel void gate_up_proj_two(
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 2];
@@ -2192,7 +2165,7 @@ kernel void gate_up_proj_few(
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 4];
@@ -2248,7 +2221,7 @@ kernel void down_proj_two(
     const uint end = 32;
     gemv_bf16<32, 24, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -2284,7 +2257,7 @@ kernel void down_proj_few(
     const uint end = 32;
     gemv_bf16<32, 24, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     float square = 0.0f;
@@ -2401,7 +2374,7 @@ kernel void lm_head_two(
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<8>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 2];
@@ -2440,7 +2413,7 @@ kernel void lm_head_few(
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = acc[0];
+    float result = own_result<16>(acc, lane);
     const uint n = lane / 4;
     const uint row = first + lane % 4;
     result *= shared[n % 4];

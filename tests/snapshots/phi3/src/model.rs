@@ -63,23 +63,21 @@ pub static SOURCE: Source = Source::new(
     include_bytes!(concat!(env!("OUT_DIR"), "/kernels.compiled")),
 );
 
-/// Dispatches a projection of a step's rows: its kernel for one row, for two, for up to four, or for more, which also read the rows'
-/// records, their last argument.
-fn project(pass: &mut Commands, rows: u32, [one, two, four, more]: [&Kernel; 4], args: &[&Slice], grid: [u32; 3]) {
+/// Dispatches a projection of a step's rows: its kernel for one row, for two, or for more, which also read the rows' records,
+/// their last argument.
+fn project(pass: &mut Commands, rows: u32, [one, two, more]: [&Kernel; 3], args: &[&Slice], grid: [u32; 3]) {
     match rows {
         0 | 1 => pass.dispatch(one, &args[..args.len() - 1], grid),
         2 => pass.dispatch(two, args, grid),
-        3 | 4 => pass.dispatch(four, args, grid),
         _ => pass.dispatch(more, args, grid),
     }
 }
 
 /// The grid of a projection's kernel for a step of `rows` rows.
-fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], four: [u32; 3], more: [u32; 3]) -> [u32; 3] {
+fn by_rows(rows: u32, one: [u32; 3], two: [u32; 3], more: [u32; 3]) -> [u32; 3] {
     match rows {
         0 | 1 => one,
         2 => two,
-        3 | 4 => four,
         _ => more,
     }
 }
@@ -447,9 +445,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW), k(kernel::LM_HEAD_FEW)],
+            [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.lm_head, &b.scaled, &b.sums, logits, params],
-            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1], [rows.div_ceil(4), 3, 1]),
+            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
     }
 
@@ -463,9 +461,9 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_TWO), k(kernel::QKV_PROJ_FEW), k(kernel::QKV_PROJ_FEW)],
+            [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_TWO), k(kernel::QKV_PROJ_FEW)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [4, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [4, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
@@ -475,30 +473,25 @@ impl Model {
         project(
             pass,
             rows,
-            [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW), k(kernel::O_PROJ_FEW)],
+            [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &b.x, &layer.ffn_norm, &b.scaled, &b.sums, params],
-            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [
-                k(kernel::GATE_UP_PROJ),
-                k(kernel::GATE_UP_PROJ_TWO),
-                k(kernel::GATE_UP_PROJ_FEW),
-                k(kernel::GATE_UP_PROJ_FEW),
-            ],
+            [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1], [rows.div_ceil(4), 3, 1]),
+            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
         pass.barrier();
         project(
             pass,
             rows,
-            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW), k(kernel::DOWN_PROJ_FEW)],
+            [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW)],
             &[&layer.down_proj, &b.act, &b.x, next_gamma, &b.scaled, &b.sums, params],
-            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [2, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
     }
 
