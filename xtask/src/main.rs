@@ -28,10 +28,9 @@ mod test;
 mod tidy;
 mod tune;
 
-use std::env;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// Development commands of Forge
@@ -75,37 +74,8 @@ enum Task {
     Tidy,
 }
 
-/// How Cargo builds emitted projects whose programs are tried and not timed: their kernels as ever, of Rust what counts most alone.
-const QUICK: [(&str, &str); 2] = [("CARGO_PROFILE_RELEASE_LTO", "off"), ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")];
-
-/// Whether a task takes times, of programs as their users build them.
-fn takes_times(task: &Task) -> bool {
-    match task {
-        Task::Bench { .. } | Task::Gpu(_) | Task::RealModels(_) => true,
-        Task::Demo
-        | Task::Test(_)
-        | Task::Cases(_)
-        | Task::Snapshots(_)
-        | Task::CheckMsl(_)
-        | Task::CrossCheck(_)
-        | Task::Counters(_)
-        | Task::Mutate(_)
-        | Task::Book(_)
-        | Task::Tidy => false,
-    }
-}
-
-/// This command with [`QUICK`] in its environment, and so in that of all that it starts.
-fn quickly() -> Result<ExitCode> {
-    let mut command = Command::new(env::current_exe()?);
-    let status = command.args(env::args_os().skip(1)).envs(QUICK).status().context("cannot start again")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
 fn main() -> ExitCode {
-    let task = Cli::parse().command;
-    let result = if env::var_os(QUICK[0].0).is_none() && !takes_times(&task) { quickly() } else { run(task) };
-    match result {
+    match run(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
