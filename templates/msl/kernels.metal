@@ -267,10 +267,10 @@ kernel void /*{ kernel.name }*/(
 /*%- endif %*/
 /*%- if k.bias %*/
 /*%- if k.gated %*/
-    add_bias</*{ k.half_nr }*/>(acc, /*% if k.normed %*/scale/*% else %*/1.0f/*% endif %*/, bias, first, end);
-    add_bias</*{ k.half_nr }*/>(acc + /*{ k.half_nr }*/, /*% if k.normed %*/scale/*% else %*/1.0f/*% endif %*/, bias + /*{ k.end }*/, first, end);
+    add_bias</*{ k.half_nr }*/>(acc, /*{ k.bias_scale }*/, bias, first, end);
+    add_bias</*{ k.half_nr }*/>(acc + /*{ k.half_nr }*/, /*{ k.bias_scale }*/, bias + /*{ k.end }*/, first, end);
 /*%- else %*/
-    add_bias</*{ k.nr }*/>(acc, /*% if k.normed %*/scale/*% else %*/1.0f/*% endif %*/, bias, first, end);
+    add_bias</*{ k.nr }*/>(acc, /*{ k.bias_scale }*/, bias, first, end);
 /*%- endif %*/
 /*%- endif %*/
 /*%- match k.epilogue %*/

@@ -1,8 +1,8 @@
 // Powers of two that take rows into the range of halves.
 
-// Times scales[row] the largest element of a row of WIDTH elements is at least 2^14 and below 2^15, so that the row can be an operand of half
-// matrices whatever its size; no digit is lost by that, nor when products are divided by it. One row a threadgroup of 256 threads, of EACH
-// that a row of the step has.
+// Times scales[row] the largest element of a row of WIDTH elements is at least 2^14 and below 2^15, so that the row can be an
+// operand of half matrices whatever its size; no digit is lost by that, nor when products are divided by it. One row a
+// threadgroup of 256 threads, of EACH that a row of the step has.
 template <uint WIDTH, uint EACH>
 inline void row_scale(device const float* input, device float* scales, threadgroup uint* shared, uint2 group,
                       uint thread_index, uint simdgroup, uint lane) {

@@ -189,6 +189,8 @@ pub struct GemvView {
     pub partials: usize,
     pub eps: String,
     pub bias: bool,
+    /// What a result is multiplied by as its bias is added.
+    pub bias_scale: &'static str,
     pub gated: bool,
     /// Where tokens' scales lie in threadgroup memory, behind a pointer and within an index; then sums of squares.
     pub scales_offset: String,
@@ -501,6 +503,7 @@ fn gemv_view(gemv: &Gemv, bindings: &[Binding]) -> GemvView {
         partials: gemv.norm.map_or(0, |norm| norm.partials),
         eps: gemv.norm.map_or_else(String::new, |norm| float(norm.eps)),
         bias: gemv.bias,
+        bias_scale: if gemv.norm.is_some() { "scale" } else { "1.0f" },
         gated,
         scales_offset: behind(parts),
         scales_at: if parts > 0 { format!("{parts} + ") } else { String::new() },

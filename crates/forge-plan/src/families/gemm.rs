@@ -28,15 +28,8 @@ pub enum Operands {
     Floats,
 }
 
-/// Lanes of a threadgroup of tiles that ask for a scale, each twice.
+/// Scales that the lanes of a threadgroup of tiles load before its products: two each.
 const SCALE_LOADS: usize = 256;
-
-/// The scales of a tile's input: each lane of the threadgroups of `columns` along the weights' rows has that of two rows, and one for each of
-/// `results` products of a row.
-pub(super) fn scales_binding(each: usize, columns: usize, results: usize) -> Binding {
-    let binding = Binding::read(Role::InputScales, Element::F32, Extent::Rows(vec![each]));
-    binding.touching(Touch::TileLoads { row: results, tile: SCALE_LOADS * columns })
-}
 
 /// Constants of a matrix-matrix kernel.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,8 +69,10 @@ impl KernelFamily for Gemm {
         let mut list: Vec<Binding> = matrix_bindings(&self.matrices).collect();
         list.push(input.touching(Touch::Loads(self.row_tiles() * self.cols)));
         if self.operands == Operands::ScaledHalves {
-            let results = if self.epilogue.is_gated() { self.rows / 2 } else { self.rows };
-            list.push(scales_binding(1, self.row_tiles(), results));
+            // One more for each of a row's results.
+            let row = if self.epilogue.is_gated() { self.rows / 2 } else { self.rows };
+            let scales = Binding::read(Role::InputScales, Element::F32, Extent::Rows(vec![1]));
+            list.push(scales.touching(Touch::TileLoads { row, tile: SCALE_LOADS * self.row_tiles() }));
         }
         list.extend(self.bias.then(|| Binding::read(Role::Bias, Element::F32, Extent::Fixed(vec![self.rows]))));
         list.extend(result_bindings(self.epilogue, self.rows));

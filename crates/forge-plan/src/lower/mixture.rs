@@ -289,7 +289,7 @@ impl Lowering<'_> {
             .bind(Role::Y, act)
             .with_counts(at(0));
         steps.push(step);
-        let scales = scaled.then(|| self.row_scales("expert_down", (&[(Role::Input, act)], width), chosen, path));
+        let scales = scaled.then(|| self.row_scales("expert_down", (Role::Input, act), [chosen, width], path));
         let (step, scales) = scales.unzip();
         steps.extend(step);
         let results = self.buffer(path, Place::ExpertResults, chosen * hidden);

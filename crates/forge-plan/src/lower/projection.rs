@@ -35,6 +35,7 @@ impl Lowering<'_> {
         let groups: Vec<Vec<Matrix>> = self.stack(owner, &p.matrices).into_iter().map(<[_]>::to_vec).collect();
         let mut args = self.weight_args(owner, &groups);
         let (input, norm) = self.input(owner, (p.input, p.cols), path, steps);
+        let unscaled = input[0];
         args.extend(input);
         let bias = p.matrices.iter().any(|m| m.bias.is_some());
         if bias {
@@ -64,9 +65,9 @@ impl Lowering<'_> {
             Path::Step => Vec::new(),
         };
         if operands.contains(&Operands::ScaledHalves) {
-            let (scales, args_of) = self.row_scales(&name, (&args, p.cols), 1, path);
-            steps.push(scales);
-            args.push(args_of);
+            let (step, scales) = self.row_scales(&name, unscaled, [1, p.cols], path);
+            steps.push(step);
+            args.push(scales);
         }
         let (mut choices, mut few) = (Vec::new(), [Vec::new(), Vec::new()]);
         for (layer, matrices) in packed.into_iter().enumerate() {
@@ -240,18 +241,17 @@ impl Lowering<'_> {
         as_they_are.into_iter().map(of).collect()
     }
 
-    /// The step that finds the scales of the rows of an input, which is among `args`, `each` of `cols` elements for a row of the step; and where they are.
+    /// The step that finds the scales of the rows of an input, which has `each` of `width` elements for a row of the step; and where they are.
     pub(super) fn row_scales(
         &mut self,
         name: &str,
-        (args, cols): (&[(Role, Arg)], usize),
-        each: usize,
+        input: (Role, Arg),
+        [each, width]: [usize; 2],
         path: Path,
     ) -> (Step, (Role, Arg)) {
-        let kernel = self.kernels.add(&format!("{name}_scales"), RowScale { width: cols, each });
+        let kernel = self.kernels.add(&format!("{name}_scales"), RowScale { width, each });
         let scales = (Role::InputScales, self.buffer(path, Place::InputScales, each));
-        let input = args.iter().copied().find(|(role, _)| *role == Role::Input);
-        (Step::new(Choice::Fixed(kernel)).bind_all(input).bind_all([scales]), scales)
+        (Step::new(Choice::Fixed(kernel)).bind_all([input, scales]), scales)
     }
 
     /// Whether the tiles of a projection may hold its input in halves as it is: its weights have no more range than that, its input

@@ -993,7 +993,8 @@ inline void load_operands(device const uchar* weights, device const uchar* secon
 
 // Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
 // is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
-// `input.row(token)` is where a token's elements are, `input.scale(token)` a factor on them; `result.put(token, row, product, up)` takes what is inside, with GATED
+// `input.row(token)` is where a token's elements are, `input.scale(token)` a factor on them;
+// `result.put(token, row, product, up)` takes what is inside, with GATED
 // the gate's product and that of `second`. With RAGGED matrices of eight tokens of which none is inside are left out, for tiles that
 // are rarely full. `shared` holds (TOKENS + 64) * 32 floats: half operands of two steps, so that those of
 // one are stored while those of the step before are multiplied, or float operands of one.

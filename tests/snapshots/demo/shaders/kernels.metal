@@ -1172,9 +1172,9 @@ inline void attention_combine(device const float* sums, device float* y, threadg
 
 // Powers of two that take rows into the range of halves.
 
-// Times scales[row] the largest element of a row of WIDTH elements is at least 2^14 and below 2^15, so that the row can be an operand of half
-// matrices whatever its size; no digit is lost by that, nor when products are divided by it. One row a threadgroup of 256 threads, of EACH
-// that a row of the step has.
+// Times scales[row] the largest element of a row of WIDTH elements is at least 2^14 and below 2^15, so that the row can be an
+// operand of half matrices whatever its size; no digit is lost by that, nor when products are divided by it. One row a
+// threadgroup of 256 threads, of EACH that a row of the step has.
 template <uint WIDTH, uint EACH>
 inline void row_scale(device const float* input, device float* scales, threadgroup uint* shared, uint2 group,
                       uint thread_index, uint simdgroup, uint lane) {
@@ -1275,7 +1275,8 @@ inline void load_operands(device const uchar* weights, device const uchar* secon
 
 // Weights are ROWS rows from row `base` of a stored matrix of STACK rows, a tile's from `first_row` of those on. With GATED it
 // is 32 rows of `weights` and the same 32 rows of `second`, OFFSET further on, and each simdgroup has products of both.
-// `input.row(token)` is where a token's elements are, `input.scale(token)` a factor on them; `result.put(token, row, product, up)` takes what is inside, with GATED
+// `input.row(token)` is where a token's elements are, `input.scale(token)` a factor on them;
+// `result.put(token, row, product, up)` takes what is inside, with GATED
 // the gate's product and that of `second`. With RAGGED matrices of eight tokens of which none is inside are left out, for tiles that
 // are rarely full. `shared` holds (TOKENS + 64) * 32 floats: half operands of two steps, so that those of
 // one are stored while those of the step before are multiplied, or float operands of one.
