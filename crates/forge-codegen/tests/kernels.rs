@@ -15,6 +15,7 @@ use forge_formats::{Format, Layout, Packer, SourceRows, decode_row};
 use forge_frontend::{Assets, GenerationConfig, Graph};
 use forge_plan::costs::{StepSize, dispatch};
 use forge_plan::families::ExpertsUpTile;
+use forge_plan::linear::Linear;
 use forge_plan::{Family, Kernel, Plan, PlanOptions, plan};
 use forge_spec::{Dim, StepParams};
 use metal_sim::{Binding, Buffer, CompileOptions, Device, DispatchCounters, Library};
@@ -73,19 +74,22 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// Random blocks of a format that has a half scale in each, as stored and packed.
+/// Random blocks of a format that has half scales in each, as stored and packed.
 fn blocks(format: Format, rows: usize, cols: usize) -> (Vec<u8>, Vec<u8>) {
     let len = rows * format.row_bytes(cols).expect("whole blocks");
     let mut stored: Vec<u8> = noise(len, 3).iter().map(|v| (v * 128.0 + 128.0) as u8).collect();
-    let scale = match format {
-        Format::Tq1_0 => 52,
+    let scales: &[usize] = match format {
+        Format::Tq1_0 => &[52],
         // Four bits each of four half words.
-        Format::Iq1M => 54,
-        _ => 0,
+        Format::Iq1M => &[54],
+        // Of values and of what is taken from them.
+        Format::Q4K => &[0, 2],
+        Format::Q6K => &[208],
+        _ => &[0],
     };
     for block in stored.chunks_exact_mut(format.block_bytes()) {
         // A half between 1/64 and 1/32, of IQ1_M up to 1/2.
-        block[scale + 1] = 0x24;
+        scales.iter().for_each(|scale| block[scale + 1] = 0x24);
     }
     let layout = Layout::new(format, rows, cols).expect("whole blocks");
     let mut packed = vec![0; layout.len() as usize];
@@ -294,46 +298,124 @@ fn tiles_of_experts_multiply_little_for_nothing() {
 
 /// What the second kernel, of tiles of experts, does with rows that chose these, behind the first, which puts them in order.
 fn run_experts(library: &Library, kernels: [&Kernel; 2], ids: &[u32], rows: usize) -> DispatchCounters {
+    let contents = BTreeMap::from([
+        ("experts", words(ids)),
+        // Ones: a stack of 128 experts at most, and inputs.
+        ("weights", [0x00, 0x3c].repeat(128 * 128 * 64)),
+        ("input", bytes(&vec![1.0; rows * 64])),
+    ]);
+    run_chain(library, &kernels, contents, rows).1
+}
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// Bytes of a buffer that is written for so many rows.
+fn size_of(binding: &forge_plan::binding::Binding, rows: usize) -> usize {
+    let Linear { fixed, per_row, .. } = binding.bytes();
+    fixed as usize + per_row as usize * rows
+}
+
+/// Kernels one after the other, over buffers that have the names of their bindings and, where none are given, nothing in them.
+/// Gives what the last has made, and what it did. A grid of tiles of experts is as large as `sort_experts` says.
+fn run_chain(
+    library: &Library,
+    kernels: &[&Kernel],
+    mut contents: BTreeMap<&'static str, Vec<u8>>,
+    rows: usize,
+) -> (Vec<f32>, DispatchCounters) {
     let device = Device::new(0);
-    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
-    let params = StepParams { rows: rows as u32, ..StepParams::default() };
+    contents.insert("step", words(&StepParams { rows: rows as u32, ..StepParams::default() }.words()));
     let mut buffers = BTreeMap::new();
-    for binding in kernels.into_iter().flat_map(|kernel| &kernel.bindings) {
+    for binding in kernels.iter().flat_map(|kernel| &kernel.bindings) {
         let name = binding.role.name();
-        let (data, given) = match name {
-            "experts" => (words(ids), true),
-            "step" => (words(&params.words()), true),
-            // Ones: a stack of 128 experts at most, and inputs.
-            "weights" => ([0x00, 0x3c].repeat(128 * 128 * 64), true),
-            "input" => (bytes(&vec![1.0; rows * 64]), true),
-            "pairs" => (vec![0; 4 * ids.len()], false),
-            "tiles" => (vec![0; 12 * ids.len()], false),
-            "threadgroups" => (vec![0; 24], false),
-            _ => (vec![0; 4 * 64 * ids.len()], false),
-        };
-        buffers.entry(name).or_insert_with(|| {
-            let buffer = device.buffer(name, data.len());
-            if given {
-                buffer.write(0, &data);
+        buffers.entry(name).or_insert_with(|| match contents.get(name) {
+            Some(data) => {
+                let buffer = device.buffer(name, data.len());
+                buffer.write(0, data);
+                buffer
             }
-            buffer
+            None => device.buffer(name, size_of(binding, rows)),
         });
     }
-    let bound = |kernel: &Kernel| -> Vec<Binding<'_>> {
-        kernel.bindings.iter().map(|binding| buffers[binding.role.name()].whole()).collect()
-    };
-    let [sort, tiles] = kernels;
     let mut commands = device.command_buffer("experts");
-    let function = |kernel: &Kernel| library.kernel(&kernel.name).expect("is in the file");
-    commands.dispatch(&function(sort), &bound(sort), [1, 1, 1], [sort.launch.threads, 1, 1]);
-    commands.barrier();
-    let counts = Binding { buffer: &buffers["threadgroups"], offset: 0, len: 12 };
-    let most = tiles.launch.grid.map(|dim| match dim {
-        Dim::Const(count) => count as u32,
-        Dim::Indirect { per_row, most } => (per_row * rows).min(most) as u32,
-        Dim::Rows | Dim::RowTiles(_) | Dim::PositionTiles(_) | Dim::Parts => panic!("{dim:?} of tiles of experts"),
-    });
-    commands.dispatch_indirect(&function(tiles), &bound(tiles), counts, most, [tiles.launch.threads, 1, 1]);
+    for kernel in kernels {
+        let function = library.kernel(&kernel.name).expect("is in the file");
+        let bound: Vec<Binding<'_>> =
+            kernel.bindings.iter().map(|binding| buffers[binding.role.name()].whole()).collect();
+        let mut indirect = None;
+        let grid = kernel.launch.grid.map(|dim| match dim {
+            Dim::Const(count) => count as u32,
+            Dim::Rows => rows as u32,
+            Dim::Indirect { per_row, most } => *indirect.insert((per_row * rows).min(most) as u32),
+            Dim::RowTiles(_) | Dim::PositionTiles(_) | Dim::Parts => panic!("{dim:?} around tiles of experts"),
+        });
+        let threads = [kernel.launch.threads, 1, 1];
+        match indirect {
+            // The counts of up tiles, behind which are those of down tiles.
+            Some(_) => {
+                let offset = if kernel.name == "expert_down_tile" { 12 } else { 0 };
+                let counts = Binding { buffer: &buffers["threadgroups"], offset, len: 12 };
+                commands.dispatch_indirect(&function, &bound, counts, grid, threads);
+            }
+            None => commands.dispatch(&function, &bound, grid, threads),
+        }
+        commands.barrier();
+    }
     let timing = commands.commit().wait().unwrap_or_else(|error| panic!("{error}"));
-    timing.counters.into_iter().nth(1).expect("two dispatches")
+    let mut y = vec![0; buffers["y"].len()];
+    buffers["y"].read(0, &mut y);
+    let y = y.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    (y, timing.counters.into_iter().last().expect("a dispatch"))
+}
+
+/// Down projections of experts hold their inputs, which no norm bounds, as halves: rows far beyond the half range and rows that
+/// halves would round to zero are as exact as others, and each belongs to the right expert.
+#[test]
+fn down_tiles_of_experts_scale_their_rows() {
+    const NAMES: [&str; 3] = ["sort_experts", "expert_down_scales", "expert_down_tile"];
+    const WIDTH: usize = 512;
+    const HIDDEN: usize = 64;
+    let mixture = Mixture { experts: 5, chosen: 2, width: WIDTH, shared: 0 };
+    let sizes =
+        Sizes { hidden: HIDDEN, ffn: WIDTH, heads: 4, kv_heads: 2, head_dim: 16, vocab: 64, layers: 1, context: 512 };
+    for format in [Format::Q8_0, Format::Q4K, Format::Q6K] {
+        let mut graph = common::mixture(sizes, mixture, Format::F16);
+        graph.weights.iter_mut().filter(|w| w.cols == WIDTH).for_each(|w| w.format = format);
+        let (plan, text) = rendered(&graph);
+        let library = Library::from_source(&only(&text, &NAMES), "kernels.metal", &CompileOptions { checked: true });
+        let library = library.unwrap_or_else(|error| panic!("{error}"));
+        let kernels = NAMES.map(|name| planned(&plan, name));
+        let (stored, packed) = blocks(format, mixture.experts * HIDDEN, WIDTH);
+        let mut random = Random::new(7);
+        // Fewer than a tile has, a whole tile and more of one expert.
+        for rows in [3, 70] {
+            let mut ids = Vec::new();
+            for _ in 0..rows {
+                let mut all: Vec<u32> = (0..mixture.experts as u32).collect();
+                ids.extend((0..mixture.chosen).map(|_| all.swap_remove(random.below(all.len()))));
+            }
+            let sizes = [1e-20f32, 1e-6, 1.0, 1e6, 1e30].iter().cycle();
+            let input: Vec<f32> = noise(ids.len() * WIDTH, rows as u32)
+                .chunks_exact(WIDTH)
+                .zip(sizes)
+                .flat_map(|(row, size)| row.iter().map(|v| v * size).collect::<Vec<_>>())
+                .collect();
+            let contents =
+                BTreeMap::from([("experts", words(&ids)), ("weights", packed.clone()), ("input", bytes(&input))]);
+            let (y, _) = run_chain(&library, &kernels, contents, rows);
+            let of_expert = stored.len() / mixture.experts;
+            for (pair, (x, &id)) in input.chunks_exact(WIDTH).zip(&ids).enumerate() {
+                let expected = product(format, &stored[id as usize * of_expert..][..of_expert], WIDTH, x);
+                let found = &y[pair * HIDDEN..][..HIDDEN];
+                let size = expected.iter().fold(0.0, |most: f64, v| most.max(v.abs()));
+                for (found, expected) in found.iter().zip(&expected) {
+                    // Halves have eleven bits, and sums of 512 terms lose less than one term's error.
+                    let difference = (f64::from(*found) - expected).abs();
+                    assert!(difference <= 1e-3 * size, "{format:?}, pair {pair}: {found} instead of {expected}");
+                }
+            }
+        }
+    }
 }
