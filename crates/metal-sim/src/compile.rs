@@ -56,8 +56,6 @@ const PARTIAL_HEADERS: [&str; 13] = [
 const COMMON: &[&str] = &[
     "-std=c++17",
     "-fPIC",
-    "-g1",
-    "-gdwarf-4",
     "-fsigned-char",
     "-ffp-contract=on",
     "-fno-math-errno",
@@ -84,7 +82,8 @@ const KERNEL: &[&str] = &[
     "-Werror=frame-larger-than",
 ];
 
-const CHECKED: &[&str] = &["-DMSL_CHECK"];
+/// Reports of checks name lines.
+const CHECKED: &[&str] = &["-DMSL_CHECK", "-g1", "-gdwarf-4"];
 
 /// Every access of a kernel becomes a call of ours (`msl_check.cpp`): clang's sanitizers without their runtimes.
 const INSTRUMENTED: &[&str] = &[
