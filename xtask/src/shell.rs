@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+use std::{io, thread};
 
 use anyhow::{Context, Result, bail};
 
@@ -77,7 +79,8 @@ pub fn display(command: &Command) -> String {
 /// # Errors
 /// A program that cannot be started or does not succeed.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run {}", display(command)))?;
+    command.stdin(Stdio::null());
+    let status = once_written(|| command.status()).with_context(|| format!("cannot run {}", display(command)))?;
     if !status.success() {
         bail!("{} failed ({status})", display(command));
     }
@@ -89,7 +92,20 @@ pub fn run(command: &mut Command) -> Result<()> {
 /// # Errors
 /// A program that cannot be started.
 pub fn output(command: &mut Command) -> Result<Output> {
-    command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", display(command)))
+    command.stdin(Stdio::null());
+    once_written(|| command.output()).with_context(|| format!("cannot run {}", display(command)))
+}
+
+/// Starts a program that may have been copied a moment ago. Where another thread started a process meanwhile, that one has the
+/// copy open for writing until it becomes another program, and the system refuses to run it.
+fn once_written<T>(mut start: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..100 {
+        match start() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => thread::sleep(Duration::from_millis(10)),
+            result => return result,
+        }
+    }
+    start()
 }
 
 /// Runs `command` and returns its standard output.
