@@ -83,6 +83,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
     let chosen = |step: &Step| (options.only.is_empty() || options.only.contains(step)) && !options.skip.contains(step);
     let mut table = Table::new(&["step", "seconds", "result"]);
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    let mut errors = Vec::new();
     for step in Step::value_variants().iter().copied().filter(chosen) {
         let name = step.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
         println!("\n== {name} ==");
@@ -100,12 +101,13 @@ pub fn main(options: &Options) -> Result<ExitCode> {
             Err(error) => {
                 failed += 1;
                 println!("error: {error:#}");
+                errors.push(format!("{name}: {error:#}\n"));
                 "FAILED".to_owned()
             }
         };
         table.row([name, format!("{:.1}", start.elapsed().as_secs_f64()), result]);
     }
-    println!("\n{table}\n{passed} passed, {failed} failed, {skipped} skipped");
+    println!("\n{table}\n{}{passed} passed, {failed} failed, {skipped} skipped", errors.concat());
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -154,14 +156,7 @@ fn run(step: Step) -> Result<Outcome> {
             clippy(&["--package", "metal-sim", "--all-targets", "--features", "cuda"])?;
             // What a project without its default features compiles.
             for features in ["", "cli", "server"] {
-                clippy(&[
-                    "--package",
-                    "forge-runtime",
-                    "--all-targets",
-                    "--no-default-features",
-                    "--features",
-                    features,
-                ])?;
+                clippy(&["--package", "forge-runtime", "--lib", "--no-default-features", "--features", features])?;
             }
         }
         Step::Unit => {
@@ -195,7 +190,7 @@ fn run(step: Step) -> Result<Outcome> {
                 let totals = cases::run(&cases::Options { dir: shell::root().join(dir), ..options.clone() })?;
                 println!("{dir}: {:.0} s", start.elapsed().as_secs_f64());
                 if totals.failed + totals.unsupported > 0 {
-                    bail!("{dir}: not every bundled case passes");
+                    bail!("{dir}: not every bundled case passes\n{}", totals.problems.join("\n"));
                 }
             }
         }

@@ -51,8 +51,8 @@ pub struct Options {
     pub allow_unsupported: bool,
 }
 
-/// How many rows of the table ended which way.
-#[derive(Debug, Default, Clone, Copy)]
+/// How many rows of the table ended which way, and why those that did not pass.
+#[derive(Debug, Default, Clone)]
 pub struct Totals {
     /// Within all bounds.
     pub passed: usize,
@@ -60,6 +60,8 @@ pub struct Totals {
     pub failed: usize,
     /// Not supported by Forge.
     pub unsupported: usize,
+    /// What is wrong with those that did not pass, a line each.
+    pub problems: Vec<String>,
 }
 
 /// Runs the cases and prints the table.
@@ -111,17 +113,16 @@ pub fn run(options: &Options) -> Result<Totals> {
         report.add(row);
     }
     println!("\n{}", report.table);
-    for note in &report.notes {
-        println!("{note}");
+    let Totals { passed, failed, unsupported, problems } = &report.totals;
+    for problem in problems {
+        println!("{problem}");
     }
-    let Totals { passed, failed, unsupported } = report.totals;
     println!("cases: {passed} passed, {failed} failed, {unsupported} unsupported");
     Ok(report.totals)
 }
 
 struct Report {
     table: Table,
-    notes: Vec<String>,
     totals: Totals,
 }
 
@@ -129,11 +130,11 @@ impl Report {
     fn new() -> Self {
         let header =
             ["case", "format", "kv", "bound", "prefill", "decode", "top-1", "greedy", "experts", "long", "tokens", ""];
-        Self { table: Table::new(&header), notes: Vec::new(), totals: Totals::default() }
+        Self { table: Table::new(&header), totals: Totals::default() }
     }
 
     fn add(&mut self, row: Row) {
-        self.notes.extend(row.notes);
+        self.totals.problems.extend(row.problems);
         self.table.row(row.cells.into_iter().chain([row.verdict.to_owned()]));
         match row.verdict {
             "ok" => self.totals.passed += 1,
@@ -147,7 +148,7 @@ impl Report {
 struct Row {
     cells: [String; 11],
     verdict: &'static str,
-    notes: Vec<String>,
+    problems: Vec<String>,
 }
 
 /// Where a thread has its project, and the program built of it.
@@ -182,7 +183,8 @@ fn run_checkpoint(
             Err(error) => ("FAILED", vec![format!("{error:#}")]),
         };
         println!("{}  {verdict}", cells.join("  "));
-        rows.push(Row { cells, verdict, notes: problems.iter().map(|problem| format!("{name}: {problem}")).collect() });
+        let problems = problems.iter().map(|problem| format!("{name}: {problem}")).collect();
+        rows.push(Row { cells, verdict, problems });
         if verdict == "unsupported" {
             break;
         }
