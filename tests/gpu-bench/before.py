@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Specs of what one row of one sequence cost before steps took rows of several: attention of a step and the highest logit, the kernels of
-then beside those of now.
+"""Specs of what one row of one sequence cost before steps took rows of several: products of a matrix and a vector, attention of a step and
+the highest logit, the kernels of then beside those of now.
 
-  before.py SRC SPECS     from the repository's root; build.py then takes --src SRC, works.py --only 'attention|sample_best'
+  before.py SRC SPECS     from the repository's root; build.py then takes --src SRC, works.py --only 'before/|now/'
 
 Of sample_best there is nothing to compare with: it is timed alone, and works.py reports it as not passed.
 """
@@ -11,6 +11,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 
 import mixers
 
@@ -92,6 +93,34 @@ def sample(version):
             "kernels": [kernel]}
 
 
+def products(src):
+    """What each version's own specs.py says of the formats that both have, with each version's geometry."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        files = ["templates/msl", "tests/gpu-bench", "crates/forge-plan/src/geometry.rs"]
+        archive = subprocess.run(["git", "archive", BEFORE] + files, check=True, capture_output=True).stdout
+        subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
+        for version, root in (("before", folder), ("now", ".")):
+            specs = "%s/specs-%s" % (folder, version)
+            subprocess.run([sys.executable, os.path.abspath(root) + "/tests/gpu-bench/specs.py", specs], check=True, cwd=root)
+            for name in os.listdir(specs):
+                spec = json.load(open("%s/%s" % (specs, name)))
+                kernels = [k for k in spec["kernels"] if k["op"] == "gemv" and "shape" not in k.get("points", [{}])[0]]
+                files = [part["file"] for part in spec["source"] if "file" in part]
+                if not kernels:
+                    continue
+                for file in files:
+                    with open("%s/templates/msl/%s" % (root, file)) as of, open("%s/%s/%s" % (src, version, file), "w") as to:
+                        to.write(of.read())
+                for kernel in kernels:
+                    # The ternary format of then has another name.
+                    kernel["format"] = "forge_tq2_0_g128" if (version, name) == ("before", "tq2_0.json") else kernel["format"]
+                    kernel["id"] = version + "/" + kernel["format"][6:]
+                source = [{"file": version + "/" + part["file"]} if "file" in part else part for part in spec["source"]]
+                found.setdefault(kernels[0]["format"], {})[version] = {**spec, "source": source, "kernels": kernels}
+    return {of + "_" + version: spec for of, both in found.items() if len(both) == 2 for version, spec in both.items()}
+
+
 def main(src, specs):
     for version, names in (("before", ("common", "attention_decode")), ("now", ("common", "kv", "kv_f16", "attention_decode"))):
         os.makedirs("%s/%s" % (src, version), exist_ok=True)
@@ -100,7 +129,8 @@ def main(src, specs):
                 file.write(text(version, name))
     os.makedirs(specs, exist_ok=True)
     now = mixers.attention(32, 8, 128, "f16", [(seq, 1) for seq in POSITIONS], tag="now", folder="now/")
-    for name, spec in (("before", attention_before()), ("now", now), ("sample_before", sample("before")), ("sample_now", sample("now"))):
+    others = {"before": attention_before(), "now": now, "sample_before": sample("before"), "sample_now": sample("now")}
+    for name, spec in {**others, **products(src)}.items():
         with open("%s/%s.json" % (specs, name), "w") as file:
             json.dump(spec, file)
 
