@@ -2,7 +2,7 @@
 
 use forge_plan::Plan;
 use forge_plan::call::{Call, Constant, Param, Position, Value};
-use forge_plan::families::Router;
+use forge_plan::families::{Operands, Router};
 
 use forge_spec::{Activation, GroupScore, Routing, Scores};
 
@@ -57,9 +57,14 @@ fn constant(constant: &Constant) -> String {
             format!("Turned<Weights_{}, {heads}, {rows}, {cols}>", packed_name(*format))
         }
         Constant::Half(half) => (if *half { "half" } else { "float" }).to_owned(),
-        Constant::Operands(half) => (if *half { "Halves" } else { "Floats" }).to_owned(),
+        Constant::Operands(operands) => operand(*operands).to_owned(),
         Constant::Weighing(half) => (if *half { "HalfWeights" } else { "FloatWeights" }).to_owned(),
     }
+}
+
+/// The type of `product.metal`.
+pub fn operand(operands: Operands) -> &'static str {
+    if operands.are_halves() { "Halves" } else { "Floats" }
 }
 
 /// The type of `activation.metal`.

@@ -7,7 +7,7 @@ use askama::Template;
 use forge_frontend::graph::RopePairing;
 use forge_plan::binding::{Binding, Extent};
 use forge_plan::call::Position;
-use forge_plan::families::{self, Epilogue, GEMM_ROWS, Gemm, Gemv, HeadNorm, Operands, RopeAppend, Tokens};
+use forge_plan::families::{self, Epilogue, GEMM_ROWS, Gemm, Gemv, HeadNorm, RopeAppend, Tokens};
 use forge_plan::{Family, Kernel, Plan};
 use forge_spec::Format;
 
@@ -571,11 +571,7 @@ fn gemm_view(gemm: &Gemm) -> GemmView {
         start_group += tiles;
     }
     let tile_rows = if gated { GEMM_ROWS / 2 } else { GEMM_ROWS };
-    let operand = match gemm.operands {
-        Operands::Halves | Operands::ScaledHalves => "Halves",
-        Operands::Floats => "Floats",
-    };
-    let scaled = gemm.operands == Operands::ScaledHalves;
+    let (operand, scaled) = (calls::operand(gemm.operands), gemm.operands.are_scaled());
     let indent = if products.len() > 1 { "    " } else { "" };
     GemmView { operand, scaled, cols: gemm.cols, tile_rows, gated, products, indent }
 }
@@ -611,7 +607,7 @@ fn tile_result(gemm: &Gemm, first_row: usize) -> String {
         let split = if matches!(gemm.epilogue, Epilogue::Gated(_)) { half } else { 0 };
         result = format!("biased_tile<{split}>({result}, {})", from("bias", String::new()));
     }
-    if gemm.operands == Operands::ScaledHalves {
+    if gemm.operands.are_scaled() {
         result = format!("scaled_tile({result}, input_scales + first_token)");
     }
     result

@@ -2,7 +2,7 @@
 
 use forge_spec::{Activation, Format, Role};
 
-use crate::families::Router;
+use crate::families::{Operands, Router};
 
 /// A call with its template arguments and arguments.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,10 +28,10 @@ pub enum Constant {
     Activation(Activation),
     /// How experts are chosen.
     Router(Router),
+    /// What tiles of products hold, as the type that says how it is stored.
+    Operands(Operands),
     /// Operands are half rather than float.
     Half(bool),
-    /// The same of products of tiles, as the type that says how they are stored.
-    Operands(bool),
     /// The same of the weights of attention of tiles.
     Weighing(bool),
     /// True or false.

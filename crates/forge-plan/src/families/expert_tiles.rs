@@ -4,7 +4,7 @@
 use forge_spec::{Activation, Dim, ExpertResults, ExpertsOf, Matrix, Operation, Role, Routing};
 
 use super::experts::{biases, sum_binding};
-use super::gemm::product_bytes;
+use super::gemm::{Operands, product_bytes};
 use super::projection::{describe_all, matrix_bindings};
 use super::{Body, KernelFamily, Launch, ONE, ROW_ELEMENTS, ROW_THREADS};
 use crate::binding::{Binding, Element, Extent, Touch};
@@ -39,8 +39,8 @@ pub struct ExpertsUpTile {
     pub tile: usize,
     /// Most rows whose pairs they are.
     pub rows: usize,
-    /// Tiles hold half (true) or float operands.
-    pub half_tiles: bool,
+    /// What tiles hold; a norm's result has no scales.
+    pub operands: Operands,
     /// The gate's non-linearity.
     pub activation: Activation,
     /// Whether there are biases of gate and up rows, `[2, experts, width]`.
@@ -62,8 +62,8 @@ pub struct ExpertsDownTile {
     pub rows: usize,
     /// Whether there are biases of down rows, `[experts, hidden]`.
     pub biased: bool,
-    /// Whether tiles hold halves, each row of the input times a power of two; else floats.
-    pub scaled: bool,
+    /// What tiles hold; no norm bounds the input.
+    pub operands: Operands,
 }
 
 /// Constants of the kernel that sums the results of each row's experts.
@@ -148,7 +148,7 @@ impl KernelFamily for ExpertsUpTile {
         let [gate, up] =
             [&self.matrices[0], self.matrices.last().expect("a stack")].map(|m| Constant::Weights(m.format));
         let split = if self.matrices.len() == 1 { self.matrices[0].rows / 2 } else { 0 };
-        let types = [gate, up, Constant::Operands(self.half_tiles), Constant::Activation(self.activation)];
+        let types = [gate, up, Constant::Operands(self.operands), Constant::Activation(self.activation)];
         let sizes = [self.tile, experts, chosen, self.width, self.cols, split, usize::from(self.biased)];
         let up = if split > 0 { Role::Weights } else { Role::Weights1 };
         let weights = [Role::Weights, up].map(Value::Bound).into_iter().chain([self.biases().1]);
@@ -175,7 +175,7 @@ impl KernelFamily for ExpertsUpTile {
             shared: None,
             activation: self.activation,
             norm_eps: None,
-            half_operands: self.half_tiles,
+            half_operands: self.operands.are_halves(),
         })
     }
 
@@ -198,7 +198,8 @@ impl KernelFamily for ExpertsDownTile {
         let mut list = vec![stack(Binding::matrix(Role::Weights, &self.matrix[0]), self.routing)];
         list.extend(self.biases().0);
         list.push(Binding::read(Role::Input, Element::F32, Extent::Rows(vec![chosen, self.matrix[0].cols])));
-        list.extend(self.scaled.then(|| Binding::read(Role::InputScales, Element::F32, Extent::Rows(vec![chosen]))));
+        let scales = || Binding::read(Role::InputScales, Element::F32, Extent::Rows(vec![chosen]));
+        list.extend(self.operands.are_scaled().then(scales));
         list.extend(order(self.routing));
         list.push(Binding::write(Role::Y, Element::F32, Extent::Rows(vec![chosen, self.hidden])));
         list
@@ -214,11 +215,11 @@ impl KernelFamily for ExpertsDownTile {
     }
 
     fn body(&self) -> Body<'_> {
-        let types = [Constant::Weights(self.matrix[0].format), Constant::Operands(self.scaled)];
-        let flags = [self.biased, self.scaled].map(usize::from);
+        let types = [Constant::Weights(self.matrix[0].format), Constant::Operands(self.operands)];
+        let flags = [self.biased, self.operands.are_scaled()].map(usize::from);
         let sizes = [self.tile, self.routing.experts, self.matrix[0].cols, self.hidden, flags[0], flags[1]];
         let weights = [Value::Bound(Role::Weights), self.biases().1];
-        let scales = if self.scaled { Role::InputScales } else { Role::Input };
+        let scales = if self.operands.are_scaled() { Role::InputScales } else { Role::Input };
         let bound = [Role::Input, scales, Role::Pairs, Role::Tiles, Role::Y].map(Value::Bound);
         let bound = weights.into_iter().chain(bound);
         let place = [Position::Group2, Position::Simdgroup, Position::Lane].map(Value::At);

@@ -28,6 +28,23 @@ pub enum Operands {
     Floats,
 }
 
+impl Operands {
+    /// Halves or floats, of rows as they are.
+    pub fn unscaled(halves: bool) -> Self {
+        if halves { Self::Halves } else { Self::Floats }
+    }
+
+    /// Whether they are halves, of scaled rows or not.
+    pub fn are_halves(self) -> bool {
+        self != Self::Floats
+    }
+
+    /// Whether rows of the input have scales.
+    pub fn are_scaled(self) -> bool {
+        self == Self::ScaledHalves
+    }
+}
+
 /// Scales that the lanes of a threadgroup of tiles load before its products: two each.
 const SCALE_LOADS: usize = 256;
 
@@ -68,7 +85,7 @@ impl KernelFamily for Gemm {
         let input = Binding::read(Role::Input, Element::F32, Extent::Rows(vec![self.cols]));
         let mut list: Vec<Binding> = matrix_bindings(&self.matrices).collect();
         list.push(input.touching(Touch::Loads(self.row_tiles() * self.cols)));
-        if self.operands == Operands::ScaledHalves {
+        if self.operands.are_scaled() {
             // One more for each of a row's results.
             let row = if self.epilogue.is_gated() { self.rows / 2 } else { self.rows };
             let scales = Binding::read(Role::InputScales, Element::F32, Extent::Rows(vec![1]));
@@ -108,7 +125,7 @@ impl KernelFamily for Gemm {
     }
 
     fn operation<'a>(&'a self, _: &'a [Vec<f32>]) -> Operation<'a> {
-        operation(&self.matrices, None, self.operands != Operands::Floats, self.epilogue)
+        operation(&self.matrices, None, self.operands.are_halves(), self.epilogue)
     }
 
     /// Those of whole tiles; the last one of a prompt takes half of it where it has 32 tokens or fewer.

@@ -4,7 +4,7 @@
 use forge_frontend::graph::Rope;
 use forge_spec::{CacheType, Dim, HeadMatrix, LatentSizes, Matrix, Operation, Role};
 
-use super::gemm::product_bytes;
+use super::gemm::{Operands, product_bytes};
 use super::latent_append::interleaved;
 use super::latent_heads::{queries_input, tile_flops};
 use super::{Body, GEMM_ROWS, GEMM_TOKENS, GROUP_HEADS, KernelFamily, Launch, ONE};
@@ -111,6 +111,7 @@ impl KernelFamily for LatentExpand {
             }
             HeadMatrix::Keys { by_key: true, .. } | HeadMatrix::Values(_) => Constant::Weights(matrix.format),
         };
+        let operands = Constant::Operands(Operands::unscaled(self.half_operands()));
         let sizes = [heads, made, shared, latent, rope].map(Constant::Size);
         let start = if self.slots == 1 { Value::Size(0) } else { Value::TileStart(None) };
         let bound = [Role::Weights, Role::Latents, self.role()].map(Value::Bound);
@@ -118,7 +119,7 @@ impl KernelFamily for LatentExpand {
         let at = [Position::Group3, Position::Simdgroup, Position::Lane].map(Value::At);
         Body::Call(Call {
             function: "latent_expand",
-            constants: [weights, Constant::Operands(self.half_operands())].into_iter().chain(sizes).collect(),
+            constants: [weights, operands].into_iter().chain(sizes).collect(),
             arguments: [&bound[..], &params, &at].concat(),
         })
     }

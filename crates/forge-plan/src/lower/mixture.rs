@@ -9,7 +9,9 @@ use super::projection::{halves_hold, most_common};
 use super::weights::{Owners, Parts};
 use super::{Lowering, Path};
 use crate::PlanError;
-use crate::families::{ExpertsDown, ExpertsDownTile, ExpertsSum, ExpertsUp, ExpertsUpTile, Route, Router, expert_tile};
+use crate::families::{
+    ExpertsDown, ExpertsDownTile, ExpertsSum, ExpertsUp, ExpertsUpTile, Operands, Route, Router, expert_tile,
+};
 use crate::fuse::{BesideStep, FusedBlock, Input, Matrix, MixtureStep, Outcome, Projection};
 use crate::geometry::{Geometry, gemv_geometry};
 use crate::plan::{Arg, Choice, Counts, Place, Step};
@@ -259,9 +261,10 @@ impl Lowering<'_> {
         let down_matrix = |layer| self.matrix(owner.weight(layer, down.weight), down.rows);
         let stacks = (0..owner.count()).map(down_matrix).collect::<Result<Vec<_>, _>>()?;
         let scaled = stacks.iter().all(|&matrix| halves_hold(&[matrix], width));
+        let of_downs = if scaled { Operands::ScaledHalves } else { Operands::Floats };
         for (layer, &stack) in stacks.iter().enumerate() {
             let matrices = self.packed_stacks(owner, &up, layer)?;
-            let half_tiles = self.half_tiles(block, owner, (m.input, hidden), layer, &matrices);
+            let halves = self.half_tiles(block, owner, (m.input, hidden), layer, &matrices);
             let activation = m.activation;
             let family = ExpertsUpTile {
                 matrices,
@@ -270,12 +273,13 @@ impl Lowering<'_> {
                 cols: hidden,
                 tile,
                 rows: self.tile,
-                half_tiles,
+                operands: Operands::unscaled(halves),
                 activation,
                 biased,
             };
             ups.push(self.kernels.add("expert_gate_up_tile", family));
-            let family = ExpertsDownTile { matrix: [stack], routing, hidden, tile, rows: self.tile, biased, scaled };
+            let rows = self.tile;
+            let family = ExpertsDownTile { matrix: [stack], routing, hidden, tile, rows, biased, operands: of_downs };
             downs.push(self.kernels.add("expert_down_tile", family));
         }
         let act = self.buffer(path, Place::Gated, chosen * width);

@@ -233,11 +233,7 @@ impl Lowering<'_> {
         let as_they_are: Vec<bool> = layers.iter().enumerate().map(as_they_are).collect();
         // A layer's kernels are bound to the same arguments as another's.
         let scaled = as_they_are.contains(&false) && layers.iter().all(|matrices| halves_hold(matrices, cols));
-        let of = |halves| match halves {
-            _ if scaled => Operands::ScaledHalves,
-            true => Operands::Halves,
-            false => Operands::Floats,
-        };
+        let of = |halves| if scaled { Operands::ScaledHalves } else { Operands::unscaled(halves) };
         as_they_are.into_iter().map(of).collect()
     }
 
