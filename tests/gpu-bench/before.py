@@ -103,15 +103,15 @@ def products(src):
         for version, root in (("before", folder), ("now", ".")):
             specs = "%s/specs-%s" % (folder, version)
             subprocess.run([sys.executable, os.path.abspath(root) + "/tests/gpu-bench/specs.py", specs], check=True, cwd=root)
-            for name in os.listdir(specs):
+            for name in sorted(os.listdir(specs)):
                 spec = json.load(open("%s/%s" % (specs, name)))
                 kernels = [k for k in spec["kernels"] if k["op"] == "gemv" and "shape" not in k.get("points", [{}])[0]]
                 files = [part["file"] for part in spec["source"] if "file" in part]
                 if not kernels:
                     continue
                 for file in files:
-                    with open("%s/templates/msl/%s" % (root, file)) as of, open("%s/%s/%s" % (src, version, file), "w") as to:
-                        to.write(of.read())
+                    with open("%s/%s/%s" % (src, version, file), "w") as to:
+                        to.write(text(version, file[:-len(".metal")]))
                 for kernel in kernels:
                     # The ternary format of then has another name.
                     kernel["format"] = "forge_tq2_0_g128" if (version, name) == ("before", "tq2_0.json") else kernel["format"]

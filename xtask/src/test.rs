@@ -82,7 +82,7 @@ pub enum Outcome {
 pub fn main(options: &Options) -> Result<ExitCode> {
     let chosen = |step: &Step| (options.only.is_empty() || options.only.contains(step)) && !options.skip.contains(step);
     let mut table = Table::new(&["step", "seconds", "result"]);
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    let (mut passed, mut skipped) = (0, 0);
     let mut errors = Vec::new();
     for step in Step::value_variants().iter().copied().filter(chosen) {
         let name = step.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
@@ -99,7 +99,6 @@ pub fn main(options: &Options) -> Result<ExitCode> {
                 format!("skipped: {reason}")
             }
             Err(error) => {
-                failed += 1;
                 println!("error: {error:#}");
                 errors.push(format!("{name}: {error:#}\n"));
                 "FAILED".to_owned()
@@ -107,6 +106,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
         };
         table.row([name, format!("{:.1}", start.elapsed().as_secs_f64()), result]);
     }
+    let failed = errors.len();
     println!("\n{table}\n{}{passed} passed, {failed} failed, {skipped} skipped", errors.concat());
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -124,10 +124,13 @@ fn run(library: &Library, kernel: &Kernel, data: &[Vec<u8>], groups: [usize; 2])
     commands.dispatch(&function, &bindings, groups, [kernel.launch.threads, 1, 1]);
     let timing = commands.commit().wait().unwrap_or_else(|error| panic!("{error}"));
     let y = kernel.bindings.iter().position(|binding| binding.role.name() == "y").expect("has a result");
-    let mut result = vec![0; buffers[y].len()];
-    buffers[y].read(0, &mut result);
-    let floats = result.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-    (floats.collect(), timing.counters.into_iter().next().expect("one dispatch"))
+    (floats(&buffers[y]), timing.counters.into_iter().next().expect("one dispatch"))
+}
+
+fn floats(buffer: &Buffer) -> Vec<f32> {
+    let mut bytes = vec![0; buffer.len()];
+    buffer.read(0, &mut bytes);
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
 /// W x in double precision.
@@ -280,11 +283,7 @@ fn tiles_of_experts_multiply_little_for_nothing() {
         let Family::ExpertsUpTile(ExpertsUpTile { tile, .. }) = kernels[1].family else { panic!("tiles of experts") };
         let mut random = Random::new(experts as u64);
         for &(rows, least) in runs {
-            let mut ids: Vec<u32> = Vec::new();
-            for _ in 0..rows {
-                let mut all: Vec<u32> = (0..experts as u32).collect();
-                ids.extend((0..chosen).map(|_| all.swap_remove(random.below(all.len()))));
-            }
+            let ids = choices(&mut random, mixture, rows);
             let counters = run_experts(&library, kernels, &ids, rows);
             let tiles = |expert: u32| ids.iter().filter(|&&id| id == expert).count().div_ceil(tile);
             let tiles = (0..experts as u32).map(tiles).sum::<usize>() as u32;
@@ -294,6 +293,16 @@ fn tiles_of_experts_multiply_little_for_nothing() {
             assert!((least..=1.0).contains(&useful), "{experts} experts, {rows} rows: {useful}");
         }
     }
+}
+
+/// The experts of each row, each at most once.
+fn choices(random: &mut Random, mixture: Mixture, rows: usize) -> Vec<u32> {
+    let mut ids = Vec::new();
+    for _ in 0..rows {
+        let mut all: Vec<u32> = (0..mixture.experts as u32).collect();
+        ids.extend((0..mixture.chosen).map(|_| all.swap_remove(random.below(all.len()))));
+    }
+    ids
 }
 
 /// What the second kernel, of tiles of experts, does with rows that chose these, behind the first, which puts them in order.
@@ -364,10 +373,7 @@ fn run_chain(
         commands.barrier();
     }
     let timing = commands.commit().wait().unwrap_or_else(|error| panic!("{error}"));
-    let mut y = vec![0; buffers["y"].len()];
-    buffers["y"].read(0, &mut y);
-    let y = y.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-    (y, timing.counters.into_iter().last().expect("a dispatch"))
+    (floats(&buffers["y"]), timing.counters.into_iter().last().expect("a dispatch"))
 }
 
 /// Down projections of experts hold their inputs, which no norm bounds, as halves: rows far beyond the half range and rows that
@@ -391,11 +397,7 @@ fn down_tiles_of_experts_scale_their_rows() {
         let mut random = Random::new(7);
         // Fewer than a tile has, a whole tile and more of one expert.
         for rows in [3, 70] {
-            let mut ids = Vec::new();
-            for _ in 0..rows {
-                let mut all: Vec<u32> = (0..mixture.experts as u32).collect();
-                ids.extend((0..mixture.chosen).map(|_| all.swap_remove(random.below(all.len()))));
-            }
+            let ids = choices(&mut random, mixture, rows);
             let sizes = [1e-20f32, 1e-6, 1.0, 1e6, 1e30].iter().cycle();
             let input: Vec<f32> = noise(ids.len() * WIDTH, rows as u32)
                 .chunks_exact(WIDTH)
