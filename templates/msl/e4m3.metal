@@ -24,26 +24,35 @@ struct E4m3 {
     typedef E4m3Codes Codes;
     static constexpr constant uint BLOCK = GROUP;
     static constexpr constant uint TILES = 2;
+    static constexpr constant bool WEIGHTS = false;
 
     template <uint ROWS, uint COLS>
     static constexpr ulong scales() { return Codes8::bytes<ROWS, COLS>(); }
 
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[Codes8::words(TILES)];
+        uint d[TILES];
+    };
+
     template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
         constexpr uint PITCH = COLS / GROUP * 4;
-        uint q[Codes8::words(T)];
-        uint d[T];
-        Codes8::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+        Codes8::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         load_entries<T, alignment(PITCH)>(plane_row<PITCH>(weights + scales<ROWS, COLS>(), row, step) +
                                               tile * (TILE / GROUP * 4) + lane / (GROUP / 8) * (4 * T),
-                                          d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            const float products = fma4(e4m3_run(q[2 * t + 1]), v[2 * t + 1], fma4(e4m3_run(q[2 * t]), v[2 * t], 0.0f));
-            sum = fma(as_type<float>(d[t]), products, sum);
-        }
-        return sum;
+                                          raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        w[0] = e4m3_run(raw.q[2 * t]);
+        w[1] = e4m3_run(raw.q[2 * t + 1]);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        return fma(as_type<float>(raw.d[t]), dot_run_pair(w, v, 0.0f), acc);
     }
 
     // Four weights from `col`, a multiple of 4.

@@ -3,7 +3,7 @@
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_e4m3_g32(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Repeated<E4m3<32>>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<E4m3<32>>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.

@@ -8,26 +8,41 @@ struct Iq4_nl {
     typedef LevelCodes Codes;
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 4;
+    static constexpr constant bool WEIGHTS = true;
 
     template <uint ROWS, uint COLS>
     static constexpr ulong scales() { return Codes4::bytes<ROWS, COLS>(); }
 
+    // What a lane loads of T tiles, and its level.
+    struct Raw {
+        uint q[Codes4::words(TILES)];
+        float d[TILES];
+        float level;
+    };
+
     template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
-        uint q[Codes4::words(T)];
-        float d[T];
-        Codes4::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
+        raw.level = Iq4_nl_LEVELS[lane % 16];
+        Codes4::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         load_halves<T, alignment(COLS / 16)>(
-            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 4 * (2 * T), d);
-        return dot_levels<T>(Iq4_nl_LEVELS, lane, q, d, v);
+            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 4 * (2 * T), raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        decode_levels<T>(Iq4_nl_LEVELS, raw.level, raw.q[t], w);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        return fma(raw.d[t], dot_run_pair(w, v, 0.0f), acc);
     }
 };
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_iq4_nl(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Repeated<Iq4_nl>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<Iq4_nl>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.

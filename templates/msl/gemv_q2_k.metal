@@ -5,6 +5,7 @@ struct Q2_K {
     typedef Codes2 Codes;
     static constexpr constant uint BLOCK = 16;
     static constexpr constant uint TILES = 4;
+    static constexpr constant bool WEIGHTS = true;
 
     template <uint ROWS, uint COLS>
     static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
@@ -12,31 +13,38 @@ struct Q2_K {
     template <uint ROWS, uint COLS>
     static constexpr ulong factors() { return scales<ROWS, COLS>() + align_plane(ulong(ROWS) * (COLS / 16)); }
 
-    template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
-        uint q[Codes::words(T)];
-        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[Codes::words(TILES)];
         uint bytes;
-        float d[2 * T];
+        float d[2 * TILES];
+    };
+
+    template <uint ROWS, uint COLS, uint T>
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         load_words<T>(
-            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 2 * T, &bytes);
+            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 2 * T, &raw.bytes);
         load_halves<2 * T, alignment(COLS / 64)>(
-            plane_row<COLS / 64>(weights + factors<ROWS, COLS>(), row, step) + tile * 4, d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            const float part = Codes::dot<0, T>(q, t, v + 2 * t, sums[t]);
-            sum = fma(d[2 * t] * float(bytes >> (8 * t) & 15), part, sum);
-            sum = fma(-d[2 * t + 1] * float(bytes >> (8 * t + 4) & 15), sums[t], sum);
-        }
-        return sum;
+            plane_row<COLS / 64>(weights + factors<ROWS, COLS>(), row, step) + tile * 4, raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        Codes::decode<T>(raw.q, t, w);
+        scale_codes(w, raw.d[2 * t] * float(raw.bytes >> (8 * t) & 15), -raw.d[2 * t + 1] * float(raw.bytes >> (8 * t + 4) & 15));
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        return dot_run_pair(w, v, acc);
     }
 };
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q2_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Repeated<Q2_K>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<Q2_K>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.

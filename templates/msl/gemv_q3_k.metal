@@ -5,6 +5,7 @@ struct Q3_K {
     typedef Codes3 Codes;
     static constexpr constant uint BLOCK = 16;
     static constexpr constant uint TILES = 4;
+    static constexpr constant bool WEIGHTS = true;
 
     template <uint ROWS, uint COLS>
     static constexpr ulong low() { return Codes::bytes<ROWS, COLS>(); }
@@ -15,41 +16,50 @@ struct Q3_K {
     template <uint ROWS, uint COLS>
     static constexpr ulong factors() { return high<ROWS, COLS>() + align_plane(ulong(ROWS) * (COLS / 64)); }
 
-    template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
-        uint q[Codes::words(T)];
-        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[Codes::words(TILES)];
         uint nibs;
         uint top;
-        float d[T];
+        float d[TILES];
+    };
+
+    template <uint ROWS, uint COLS, uint T>
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         device const uchar* n = plane_row<COLS / 32>(weights + low<ROWS, COLS>(), row, step) + tile * 8;
         device const uchar* h = plane_row<COLS / 64>(weights + high<ROWS, COLS>(), row, step) + tile * 4;
         if (T == 4) {
-            nibs = ((device const ushort*)n)[lane / 2];
-            top = h[lane / 2];
+            raw.nibs = ((device const ushort*)n)[lane / 2];
+            raw.top = h[lane / 2];
         } else if (T == 2) {
-            nibs = n[lane / 2];
-            top = h[lane / 4] >> (lane / 2 % 2 * 4);
+            raw.nibs = n[lane / 2];
+            raw.top = h[lane / 4] >> (lane / 2 % 2 * 4);
         } else {
-            nibs = n[lane / 4] >> (lane / 2 % 2 * 4);
-            top = h[lane / 8] >> (lane / 2 % 4 * 2);
+            raw.nibs = n[lane / 4] >> (lane / 2 % 2 * 4);
+            raw.top = h[lane / 8] >> (lane / 2 % 4 * 2);
         }
         load_halves<T, alignment(COLS / 128)>(
-            plane_row<COLS / 128>(weights + factors<ROWS, COLS>(), row, step) + tile * 2, d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            const float scale = d[t] * (float((nibs >> (4 * t) & 15) | (top >> (2 * t) & 3) << 4) - 32.0f);
-            sum = fma(scale, Codes::dot<8, T>(q, t, v + 2 * t, sums[t]), sum);
-        }
-        return sum;
+            plane_row<COLS / 128>(weights + factors<ROWS, COLS>(), row, step) + tile * 2, raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        Codes::decode<T>(raw.q, t, w);
+        const float scale = raw.d[t] * (float((raw.nibs >> (4 * t) & 15) | (raw.top >> (2 * t) & 3) << 4) - 32.0f);
+        scale_codes(w, scale, -4.0f * scale);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        return dot_run_pair(w, v, acc);
     }
 };
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q3_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Repeated<Q3_K>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<Q3_K>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.

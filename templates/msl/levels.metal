@@ -19,17 +19,9 @@ inline float4 shuffled_levels(float level, uint bits) {
                   simd_shuffle(level, ushort(c.z)), simd_shuffle(level, ushort(c.w)));
 }
 
-// The levels of a lane's words in T tiles, times its columns of the input, scaled by d. Single tiles may have lanes that
-// stand in for others, so they read the table.
+// The levels of a lane's word of a tile. Single tiles may have lanes that stand in for others, so they read the table.
 template <uint T>
-inline float dot_levels(constant float* levels, uint lane, thread const uint* words, thread const float* d,
-                        thread const float4* v) {
-    const float level = levels[lane % 16];
-    float sum = 0.0f;
-    for (uint t = 0; t < T; ++t) {
-        const float4 a = T == 1 ? table_levels(levels, words[t]) : shuffled_levels(level, words[t]);
-        const float4 b = T == 1 ? table_levels(levels, words[t] >> 8) : shuffled_levels(level, words[t] >> 8);
-        sum = fma(d[t], fma4(b, v[2 * t + 1], fma4(a, v[2 * t], 0.0f)), sum);
-    }
-    return sum;
+inline void decode_levels(constant float* levels, float level, uint word, thread float4* w) {
+    w[0] = T == 1 ? table_levels(levels, word) : shuffled_levels(level, word);
+    w[1] = T == 1 ? table_levels(levels, word >> 8) : shuffled_levels(level, word >> 8);
 }

@@ -21,8 +21,8 @@ use super::{Error, Result, jinja};
 /// Template instructions that one rendering may execute. Real templates need some hundred per message and tool.
 const FUEL: u64 = 4_000_000;
 
-/// Longest time for one rendering: a single instruction may repeat a string a hundred million times. It counts only where the
-/// process had as much of a processor: one that is stopped, or starved by others, has no time.
+/// Longest time for one rendering, unless a template is told another: a single instruction may repeat a string a hundred million times.
+/// It counts only where the process had as much of a processor: one that is stopped, or starved by others, has no time.
 const LONGEST: Duration = Duration::from_secs(20);
 
 /// Most memory of one rendering, the prompt and all that leads to it; values that share their parts count once.
@@ -42,6 +42,8 @@ pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
     /// Renderings that took too long, or too much memory, and have not ended since.
     given_up: Arc<AtomicUsize>,
+    /// Longest time for one rendering.
+    longest: Duration,
 }
 
 /// How one rendering ended, as its thread and whoever waits for it agree.
@@ -104,7 +106,13 @@ impl ChatTemplate {
                 environment.add_global(name.clone(), minijinja::Value::from(Serde(value)));
             }
         }
-        Ok(Self { environment: Arc::new(environment), given_up: Arc::default() })
+        Ok(Self { environment: Arc::new(environment), given_up: Arc::default(), longest: LONGEST })
+    }
+
+    /// The same template, whose renderings are given up after `longest` of a processor's time instead of after 20 seconds.
+    #[must_use]
+    pub fn given_up_after(self, longest: Duration) -> Self {
+        Self { longest, ..self }
     }
 
     /// Renderings that were given up and hold their memory still.
@@ -134,7 +142,7 @@ impl ChatTemplate {
     /// Renders on a thread of its own, for the sake of its stack, of the time and of the memory.
     fn render_apart(&self, variables: Map<String, Value>) -> Result<String> {
         let refusal = || {
-            let (seconds, mebibytes) = (LONGEST.as_secs(), MOST_MEMORY >> 20);
+            let (seconds, mebibytes) = (self.longest.as_secs_f64(), MOST_MEMORY >> 20);
             Error::Template(format!("rendering took longer than {seconds} seconds or more than {mebibytes} MiB"))
         };
         if self.given_up() >= MOST_GIVEN_UP {
@@ -170,8 +178,10 @@ impl ChatTemplate {
             match receiver.recv_timeout(GLANCE) {
                 Ok(rendered) => return rendered,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    let late = start.elapsed() > LONGEST
-                        && processor_time().zip(worked).is_none_or(|(now, then)| now.saturating_sub(then) > LONGEST);
+                    let late = start.elapsed() > self.longest
+                        && processor_time()
+                            .zip(worked)
+                            .is_none_or(|(now, then)| now.saturating_sub(then) > self.longest);
                     if late {
                         rendering.late.store(true, Ordering::Relaxed);
                     }

@@ -111,15 +111,18 @@ fn endless_templates_end_soon() {
     }
 }
 
+/// What slow templates get here.
+const SOON: Duration = Duration::from_secs(2);
+
 /// A few instructions that each take long: only the clock stops those. Others of the same template go on meanwhile.
 #[test]
 fn slow_templates_are_given_up() {
     let source = "{% if messages[0].content == 'x' %}{% for a in range(99999) %}{% for b in range(99999) %}\
         {% if messages[0].content * 9000000 == 'y' %}{% endif %}{% endfor %}{% endfor %}{% endif %}done";
-    let template = ChatTemplate::new(source, &Map::new()).expect("parses");
+    let template = ChatTemplate::new(source, &Map::new()).expect("parses").given_up_after(SOON);
     let render = |content: &str| template.render(&[json!({ "role": "user", "content": content })], true, &Map::new());
     let error = render("x").expect_err("too slow").to_string();
-    assert!(error.contains("took longer than"), "{error}");
+    assert!(error.contains("took longer than 2 seconds"), "{error}");
     assert_eq!(template.given_up(), 1);
     assert_eq!(render("z").expect("renders"), "done");
 }
@@ -129,7 +132,7 @@ fn slow_templates_are_given_up() {
 fn slow_templates_that_write_end() {
     let source =
         "{% for a in range(99999) %}{% if messages[0].content * 9000000 == 'y' %}{% endif %}{{ a }}{% endfor %}";
-    let template = ChatTemplate::new(source, &Map::new()).expect("parses");
+    let template = ChatTemplate::new(source, &Map::new()).expect("parses").given_up_after(SOON);
     let render = || template.render(&[json!({ "role": "user", "content": "x" })], true, &Map::new());
     assert!(render().expect_err("too slow").to_string().contains("took longer than"));
     while template.given_up() > 0 {

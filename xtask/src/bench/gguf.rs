@@ -42,6 +42,8 @@ pub enum Mix {
     Q4,
     /// Q4_K and Q6_K as llama.cpp's Q4_K_M mixes them.
     Q4KM,
+    /// All F16.
+    F16,
 }
 
 /// Sizes of a synthetic model.
@@ -235,6 +237,7 @@ fn kind(mix: Mix, part: &str, layer: u64, layers: u64) -> Kind {
     let more = layer < layers / 8 || layer >= 7 * layers / 8 || layer.saturating_sub(layers / 8) % 3 == 2;
     match (mix, part) {
         (Mix::Q8, _) => Q8_0,
+        (Mix::F16, _) => F16_TENSOR,
         (_, "output") => Q6_K,
         (Mix::Q4KM, "attn_v" | "ffn_down") if more => Q6_K,
         (Mix::Q4KM, _) => Q4_K,

@@ -107,7 +107,7 @@ impl Gemv {
             return Self { tokens: Tokens::Each, ..self.clone() };
         }
         let least = if self.epilogue.partials() > 0 { self.one.rows_per_simdgroup } else { 1 };
-        let geometry = self.one.for_few_tokens(least);
+        let geometry = self.one.for_few_tokens(self.shape.format.is_float(), least);
         Self { geometry, tokens: Tokens::Few(room), ..self.clone() }
     }
 
@@ -284,7 +284,7 @@ mod tests {
             matrices,
             rows: rows_of_all,
             cols,
-            shape: Shape { format: forge_formats::Format::F32, rows: rows_of_all, cols },
+            shape: Shape { format: forge_formats::Format::Q8_0, rows: rows_of_all, cols },
             geometry: Geometry { rows_per_simdgroup: rows, simdgroups, split_k },
             one: Geometry { rows_per_simdgroup: rows, simdgroups, split_k },
             norm: None,
@@ -302,17 +302,22 @@ mod tests {
     #[test]
     fn rows_that_share_weights_are_loaded_whether_they_are_there_or_not() {
         // Simdgroups of four rows now, three for the second matrix.
-        let one = gemv(&[(Format::Q8_0, 64), (Format::F16, 10)], 384, [2, 4, 1], false);
-        assert_eq!(one.for_few_tokens(4).input_touch(), Touch::TileLoads { row: 3 * 384, tile: 4 * 16 * 512 });
-        assert_eq!(one.for_few_tokens(2).input_touch(), Touch::TileLoads { row: 3 * 384, tile: 2 * 16 * 512 });
-        assert_eq!(one.input_touch(), Touch::Loads(32 * 512 + 5 * 384));
+        let one = gemv(&[(Format::Q8_0, 64), (Format::Iq3S, 10)], 384, [2, 4, 1], false);
+        assert_eq!(one.for_few_tokens(4).input_touch(), Touch::TileLoads { row: 3 * 512, tile: 4 * 16 * 512 });
+        assert_eq!(one.for_few_tokens(2).input_touch(), Touch::TileLoads { row: 3 * 512, tile: 2 * 16 * 512 });
+        assert_eq!(one.input_touch(), Touch::Loads(32 * 512 + 5 * 512));
     }
 
     #[test]
     fn partial_sums_are_those_of_one_row() {
         let sums = Epilogue::Store { softcap: None, partials: Some(64) };
-        for (rows, few_rows) in [(1, 4), (2, 4), (4, 4), (8, 8)] {
-            let one = Gemv { epilogue: sums, ..gemv(&[(Format::Q4_0, 130)], 1024, [rows, 4, 2], false) };
+        let cases = [(1, 4), (2, 4), (4, 4), (8, 8)].map(|(rows, few)| (Format::Q4_0, rows, few));
+        let floats = [1, 2, 4, 8].map(|rows| (Format::F16, rows, 8));
+        for (format, rows, few_rows) in cases.into_iter().chain(floats) {
+            let mut one = Gemv { epilogue: sums, ..gemv(&[(format, 130)], 1024, [rows, 4, 2], false) };
+            if format == Format::F16 {
+                one.shape.format = forge_formats::Format::F16;
+            }
             let few = one.for_few_tokens(4);
             assert_eq!(few.geometry.rows_per_simdgroup, few_rows, "each chunk of rows lies in one simdgroup");
             assert_eq!(few.chunks() * rows, few_rows);

@@ -18,7 +18,7 @@ struct Facts {
 ///
 /// A line gives the file of Forge's `forge-formats` that says how checkpoints store the formats in it, each with its constant
 /// there. `block`, `tiles` and `planes` are its [`Scheme`]; `decodes_once` says that its kernel decodes weights once for all
-/// rows of a threadgroup (`Shared` in `common.metal`); `weight` is the weight that a column's bits in the planes stand for.
+/// rows of a threadgroup (`Shared` in `common.metal`, `float_rows.metal`); `weight` is the weight that a column's bits in the planes stand for.
 #[macro_export]
 macro_rules! packed_formats {
     ($then:ident) => {
@@ -26,17 +26,17 @@ macro_rules! packed_formats {
             floats {
                 /// Binary32, row by row.
                 F32 = F32 {
-                    block: 8, tiles: 1, planes: &[Plane::Values { bytes: 4 }], decodes_once: false,
+                    block: 8, tiles: 1, planes: &[Plane::Values { bytes: 4 }], decodes_once: true,
                     weight: |p| Weight::exact(p.single(0)),
                 }
                 /// Binary16, row by row.
                 F16 = F16 {
-                    block: 8, tiles: 1, planes: &[Plane::Values { bytes: 2 }], decodes_once: false,
+                    block: 8, tiles: 1, planes: &[Plane::Values { bytes: 2 }], decodes_once: true,
                     weight: |p| Weight::exact(p.half(0)),
                 }
                 /// The upper half of a binary32, row by row.
                 BF16 = BF16 {
-                    block: 8, tiles: 1, planes: &[Plane::Values { bytes: 2 }], decodes_once: false,
+                    block: 8, tiles: 1, planes: &[Plane::Values { bytes: 2 }], decodes_once: true,
                     weight: |p| Weight::exact(bfloat(p.bits(0))),
                 }
             }
@@ -79,7 +79,7 @@ macro_rules! packed_formats {
             q2_k {
                 /// 2-bit codes; 4-bit scale and minimum per 16, half factors of both per 256.
                 Q2K = Q2_K {
-                    block: 16, tiles: 4, planes: &[Plane::CODES_2, Plane::BYTE, Plane::TWO_FACTORS], decodes_once: false,
+                    block: 16, tiles: 4, planes: &[Plane::CODES_2, Plane::BYTE, Plane::TWO_FACTORS], decodes_once: true,
                     weight: |p| {
                         let (scale, minimum) = (f64::from(p.bits(1) & 15), f64::from(p.bits(1) >> 4));
                         Weight::affine(p.half(2) * scale, p.bits(0), -p.upper_half(2) * minimum)
@@ -91,7 +91,7 @@ macro_rules! packed_formats {
                 Q3K = Q3_K {
                     block: 16, tiles: 4,
                     planes: &[Plane::CODES_2, Plane::THIRD_BIT, Plane::NIBBLE, Plane::PAIR, Plane::FACTOR],
-                    decodes_once: false,
+                    decodes_once: true,
                     weight: |p| {
                         let scale = p.number(2) + 16.0 * p.number(3) - 32.0;
                         Weight::offset(p.half(4) * scale, p.bits(0) + 4 * p.bits(1), 4)
@@ -133,7 +133,7 @@ macro_rules! packed_formats {
             iq4_nl {
                 /// 4-bit codes of fixed levels; half scale per 32.
                 Iq4Nl = IQ4_NL {
-                    block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::HALF], decodes_once: false,
+                    block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::HALF], decodes_once: true,
                     weight: |p| Weight::exact(p.half(1) * IQ4_NL[p.bits(0) as usize]),
                 }
             }
@@ -141,7 +141,7 @@ macro_rules! packed_formats {
                 /// 4-bit codes of the same levels; 6-bit scale less 32 per 32, half factor per 256.
                 Iq4Xs = IQ4_XS {
                     block: 32, tiles: 4, planes: &[Plane::CODES_4, Plane::NIBBLE, Plane::PAIR, Plane::FACTOR],
-                    decodes_once: false,
+                    decodes_once: true,
                     weight: |p| {
                         let scale = p.number(1) + 16.0 * p.number(2) - 32.0;
                         Weight::exact(p.half(3) * scale * IQ4_NL[p.bits(0) as usize])
@@ -302,12 +302,12 @@ macro_rules! packed_formats {
             e4m3 {
                 /// E4M3 values; binary32 scale per 128.
                 E4m3G128 = E4M3_G128 {
-                    block: 128, tiles: 2, planes: &[Plane::CODES_8, Plane::Blocks { bits: 32 }], decodes_once: false,
+                    block: 128, tiles: 2, planes: &[Plane::CODES_8, Plane::Blocks { bits: 32 }], decodes_once: true,
                     weight: |p| Weight::exact(p.single(1) * e4m3(p.bits(0))),
                 }
                 /// E4M3 values; binary32 scale per 32.
                 E4m3G32 = E4M3_G32 {
-                    block: 32, tiles: 2, planes: &[Plane::CODES_8, Plane::Blocks { bits: 32 }], decodes_once: false,
+                    block: 32, tiles: 2, planes: &[Plane::CODES_8, Plane::Blocks { bits: 32 }], decodes_once: true,
                     weight: |p| Weight::exact(p.single(1) * e4m3(p.bits(0))),
                 }
             }

@@ -530,14 +530,6 @@ struct Codes3 {
         w[1] = run(low >> 8, high >> (6 + t));
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        float4 w[2];
-        decode<T>(words, t, w);
-        return dot_run_pair(w, v, -0.5f * float(HALVES) * sum);
-    }
-
     // The four codes of a run.
     template <uint ROWS, uint COLS>
     static inline float4 four(device const uchar* weights, uint row, Place p) {

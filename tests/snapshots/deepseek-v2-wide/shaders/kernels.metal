@@ -101,61 +101,87 @@ inline device const uchar* plane_row(device const uchar* plane, uint row, uint s
     return plane + ulong(row) * PITCH + ulong(step) * PITCH;
 }
 
-// Whether there is a token `n`: of TOKENS that a kernel has room for, `tokens` are there.
-template <uint TOKENS>
-inline bool has_token(uint n, uint tokens) {
-    return TOKENS == 1 || n < tokens;
-}
+// Rows of floats as they are, 16 bytes a lane where rows are whole 16-byte words, else four columns. W is how a float is stored: COLUMNS
+// of a word and BYTES of a column; decode makes a word's columns, quad four from an address on, element number `at` one.
 
-// BF16 rows as they are, eight columns a lane where rows are whole 16-byte words, else four. acc as in gemv_packed.
-inline float4 bf16_to_float4(uint2 bits) { return as_type<float4>(uint4(bits.x << 16, bits.x & 0xFFFF0000u, bits.y << 16, bits.y & 0xFFFF0000u)); }
-
-template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
-inline void gemv_bf16_step(device const uchar* weights, device const float* x, uint row, uint word, uint lane,
-                          thread float* acc, uint tokens) {
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < TOKENS; ++n) {
-        if (has_token<TOKENS>(n, tokens)) {
-            device const float4* input = (device const float4*)(x + n * COLS) + 2 * (word + lane);
-            float4 v[2 * T];
-            for (uint t = 0; t < T; ++t) {
-                v[2 * t] = input[2 * t * LANES];
-                v[2 * t + 1] = input[2 * t * LANES + 1];
+// T words of each row, 32 lanes side by side, added to acc. Every sum has the same terms in the same order however many tokens there are:
+// with several a word is decoded once for all of them.
+template <typename W, uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
+inline void add_words(device const uchar* weights, device const float* x, uint row, uint word, uint lane, thread float* acc,
+                      uint tokens) {
+    constexpr uint QUADS = W::COLUMNS / 4;
+    if (TOKENS == 1) {
+        device const float4* input = (device const float4*)x + QUADS * (word + lane);
+        float4 v[QUADS * T];
+        for (uint t = 0; t < T; ++t) {
+            for (uint q = 0; q < QUADS; ++q) {
+                v[QUADS * t + q] = input[QUADS * t * LANES + q];
             }
+        }
+        for (uint r = 0; r < NR; ++r) {
+            const uint step = row_step<ROWS, NR, SPLIT>(row, r);
+            device const uint4* words = (device const uint4*)plane_row<COLS * W::BYTES>(weights, row, step) + word + lane;
+            for (uint t = 0; t < T; ++t) {
+                float4 w[QUADS];
+                W::decode(words[t * LANES], w);
+                for (uint q = 0; q < QUADS; ++q) {
+                    acc[r] = fma4(w[q], v[QUADS * t + q], acc[r]);
+                }
+            }
+        }
+    } else {
+        for (uint t = 0; t < T; ++t) {
+            uint4 bits[NR];
+            #pragma clang loop unroll(full)
             for (uint r = 0; r < NR; ++r) {
                 const uint step = row_step<ROWS, NR, SPLIT>(row, r);
-                device const uint4* w = (device const uint4*)plane_row<COLS * 2>(weights, row, step) + word + lane;
-                for (uint t = 0; t < T; ++t) {
-                    const uint4 bits = w[t * LANES];
-                    float sum = fma4(bf16_to_float4(uint2(bits.x, bits.y)), v[2 * t], acc[n * NR + r]);
-                    acc[n * NR + r] = fma4(bf16_to_float4(uint2(bits.z, bits.w)), v[2 * t + 1], sum);
+                bits[r] = ((device const uint4*)plane_row<COLS * W::BYTES>(weights, row, step))[word + lane + t * LANES];
+            }
+            // Four columns of all rows at a time, so that no more of them than that are there as floats.
+            #pragma clang loop unroll(full)
+            for (uint q = 0; q < QUADS; ++q) {
+                float4 w[NR];
+                #pragma clang loop unroll(full)
+                for (uint r = 0; r < NR; ++r) {
+                    float4 columns[QUADS];
+                    W::decode(bits[r], columns);
+                    w[r] = columns[q];
+                }
+                #pragma clang loop unroll(full)
+                for (uint n = 0; n < TOKENS; ++n) {
+                    // A token that is not there repeats the last, so that nothing branches.
+                    device const float4* input = (device const float4*)(x + min(n, tokens - 1) * COLS);
+                    const float4 v = input[QUADS * (word + lane + t * LANES) + q];
+                    #pragma clang loop unroll(full)
+                    for (uint r = 0; r < NR; ++r) {
+                        acc[n * NR + r] = fma4(w[r], v, acc[n * NR + r]);
+                    }
                 }
             }
         }
     }
 }
 
-template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
-inline void gemv_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
-                     thread float* acc, uint tokens = 1) {
-    constexpr uint T = 2;
-    constexpr uint WORDS = COLS / 8;
+// acc as in gemv_packed.
+template <typename W, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
+inline void gemv_floats(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
+                        thread float* acc, uint tokens) {
+    constexpr uint T = 16 / W::COLUMNS;
+    constexpr uint WORDS = COLS / W::COLUMNS;
     constexpr uint GROUPS = WORDS / (T * LANES);
     for (uint r = 0; r < NR * TOKENS; ++r) {
         acc[r] = 0.0f;
     }
-    if (COLS % 8 == 0) {
+    if (COLS % W::COLUMNS == 0) {
         for (uint i = 0; i < GROUPS / KS; ++i) {
-            gemv_bf16_step<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * (T * LANES),
-                                                           lane, acc, tokens);
+            add_words<W, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * (T * LANES), lane, acc, tokens);
         }
         if (GROUPS % KS != 0 && part < GROUPS % KS) {
-            gemv_bf16_step<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * (T * LANES),
-                                                           lane, acc, tokens);
+            add_words<W, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * (T * LANES), lane, acc, tokens);
         }
         if (part == GROUPS % KS) {
             for (uint word = GROUPS * (T * LANES); word + lane < WORDS; word += LANES) {
-                gemv_bf16_step<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, word, lane, acc, tokens);
+                add_words<W, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, word, lane, acc, tokens);
             }
         }
     } else if (COLS % 4 == 0) {
@@ -163,18 +189,14 @@ inline void gemv_bf16(device const uchar* weights, device const float* x, uint r
             float4 v[TOKENS];
             #pragma clang loop unroll(full)
             for (uint n = 0; n < TOKENS; ++n) {
-                if (has_token<TOKENS>(n, tokens)) {
-                    v[n] = ((device const float4*)(x + n * COLS))[quad];
-                }
+                v[n] = ((device const float4*)(x + min(n, tokens - 1) * COLS))[quad];
             }
             for (uint r = 0; r < NR; ++r) {
                 const uint step = row_step<ROWS, NR, SPLIT>(row, r);
-                const float4 w = bf16_to_float4(((device const uint2*)plane_row<COLS * 2>(weights, row, step))[quad]);
+                const float4 w = W::quad(plane_row<COLS * W::BYTES>(weights, row, step) + quad * (4 * W::BYTES));
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
-                    if (has_token<TOKENS>(n, tokens)) {
-                        acc[n * NR + r] = fma4(w, v[n], acc[n * NR + r]);
-                    }
+                    acc[n * NR + r] = fma4(w, v[n], acc[n * NR + r]);
                 }
             }
         }
@@ -183,18 +205,13 @@ inline void gemv_bf16(device const uchar* weights, device const float* x, uint r
             float v[TOKENS];
             #pragma clang loop unroll(full)
             for (uint n = 0; n < TOKENS; ++n) {
-                if (has_token<TOKENS>(n, tokens)) {
-                    v[n] = x[n * COLS + k];
-                }
+                v[n] = x[min(n, tokens - 1) * COLS + k];
             }
             for (uint r = 0; r < NR; ++r) {
-                const ulong at = ulong(row + row_step<ROWS, NR, SPLIT>(row, r)) * COLS + k;
-                const float w = bf16_to_float(((device const ushort*)weights)[at]);
+                const float w = W::element(weights, ulong(row + row_step<ROWS, NR, SPLIT>(row, r)) * COLS + k);
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
-                    if (has_token<TOKENS>(n, tokens)) {
-                        acc[n * NR + r] = fma(w, v[n], acc[n * NR + r]);
-                    }
+                    acc[n * NR + r] = fma(w, v[n], acc[n * NR + r]);
                 }
             }
         }
@@ -206,17 +223,47 @@ inline void gemv_bf16(device const uchar* weights, device const float* x, uint r
 }
 
 // Four weights from `col`, a multiple of 4.
-template <uint ROWS, uint COLS>
-inline float4 load4_bf16(device const uchar* weights, uint row, uint col) {
+template <typename W, uint ROWS, uint COLS>
+inline float4 load4_floats(device const uchar* weights, uint row, uint col) {
+    const ulong at = ulong(row) * COLS + col;
     if (COLS % 4 == 0) {
-        return bf16_to_float4(*(device const uint2*)(weights + (ulong(row) * COLS + col) * 2));
+        return W::quad(weights + at * W::BYTES);
     }
     float4 w = 0.0f;
     for (uint i = 0; i < 4 && col + i < COLS; ++i) {
-        const ulong at = ulong(row) * COLS + col + i;
-        w[i] = bf16_to_float(((device const ushort*)weights)[at]);
+        w[i] = W::element(weights, at + i);
     }
     return w;
+}
+
+// Rows of BF16.
+struct Bf16Rows {
+    static constexpr constant uint COLUMNS = 8;
+    static constexpr constant uint BYTES = 2;
+
+    static inline float4 four(uint2 bits) {
+        return as_type<float4>(uint4(bits.x << 16, bits.x & 0xFFFF0000u, bits.y << 16, bits.y & 0xFFFF0000u));
+    }
+
+    static inline void decode(uint4 bits, thread float4* w) {
+        w[0] = four(uint2(bits.x, bits.y));
+        w[1] = four(uint2(bits.z, bits.w));
+    }
+
+    static inline float4 quad(device const uchar* p) { return four(*(device const uint2*)p); }
+    static inline float element(device const uchar* weights, ulong at) { return bf16_to_float(((device const ushort*)weights)[at]); }
+};
+
+template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
+inline void gemv_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane, thread float* acc,
+                     uint tokens = 1) {
+    gemv_floats<Bf16Rows, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+}
+
+// Four weights from `col`, a multiple of 4.
+template <uint ROWS, uint COLS>
+inline float4 load4_bf16(device const uchar* weights, uint row, uint col) {
+    return load4_floats<Bf16Rows, ROWS, COLS>(weights, row, col);
 }
 
 // Keys and values of a layer as numbers of one type, [positions][KV_HEADS][HEAD_DIM] each. Other kv_*.metal have the same
@@ -1910,7 +1957,7 @@ kernel void qkv_a_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [96, 36] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [96, 36] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_a_proj_two(
     device const uchar* weights [[buffer(0)]], // [96, 36] bf16
@@ -1928,17 +1975,19 @@ kernel void qkv_a_proj_two(
     input += at.x * 72;
     input_sums += at.x * 6;
     y += at.x * 192;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 96;
-    gemv_bf16<96, 36, 4, 1, 0, 2>(
-        weights, input, first, 0, lane, acc, tokens);
+    if (first < end) {
+        gemv_bf16<96, 36, 8, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     share_scales<2, 8, 3, 36>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 96 + row;
@@ -1946,7 +1995,7 @@ kernel void qkv_a_proj_two(
     }
 }
 
-// [96, 36] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [96, 36] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_a_proj_few(
     device const uchar* weights [[buffer(0)]], // [96, 36] bf16
@@ -1964,17 +2013,19 @@ kernel void qkv_a_proj_few(
     input += at.x * 144;
     input_sums += at.x * 12;
     y += at.x * 384;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 96;
-    gemv_bf16<96, 36, 4, 1, 0, 4>(
-        weights, input, first, 0, lane, acc, tokens);
+    if (first < end) {
+        gemv_bf16<96, 36, 8, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     share_scales<4, 8, 3, 36>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 96 + row;
@@ -2017,7 +2068,7 @@ kernel void q_b_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [144, 24] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [144, 24] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void q_b_proj_two(
     device const uchar* weights [[buffer(0)]], // [144, 24] bf16
@@ -2032,23 +2083,23 @@ kernel void q_b_proj_two(
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 48;
     y += at.x * 288;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 144;
     if (first < end) {
-        gemv_bf16<144, 24, 4, 1, 0, 2>(
+        gemv_bf16<144, 24, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     if (n < tokens && row < end) {
         const uint place = n * 144 + row;
         y[place] = result;
     }
 }
 
-// [144, 24] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [144, 24] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void q_b_proj_few(
     device const uchar* weights [[buffer(0)]], // [144, 24] bf16
@@ -2063,16 +2114,16 @@ kernel void q_b_proj_few(
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 96;
     y += at.x * 576;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 144;
     if (first < end) {
-        gemv_bf16<144, 24, 4, 1, 0, 4>(
+        gemv_bf16<144, 24, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     if (n < tokens && row < end) {
         const uint place = n * 144 + row;
         y[place] = result;
@@ -2151,7 +2202,7 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [36, 144] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [36, 144] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_two(
     device const uchar* weights [[buffer(0)]], // [36, 144] bf16
@@ -2165,23 +2216,23 @@ kernel void o_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[32];
+    threadgroup float shared[64];
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 288;
     x += at.x * 72;
     scaled += at.x * 72;
     sums += at.x * 6;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 36;
     if (first < end) {
-        gemv_bf16<36, 144, 4, 1, 0, 2>(
+        gemv_bf16<36, 144, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 36 + row;
@@ -2190,11 +2241,11 @@ kernel void o_proj_two(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 2, 4, 2, 8, 3, 3>(
+    store_partial_sums<8, 1, 2, 8, 2, 8, 3, 3>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
-// [36, 144] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [36, 144] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [36, 144] bf16
@@ -2208,23 +2259,23 @@ kernel void o_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[64];
+    threadgroup float shared[128];
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 576;
     x += at.x * 144;
     scaled += at.x * 144;
     sums += at.x * 12;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 36;
     if (first < end) {
-        gemv_bf16<36, 144, 4, 1, 0, 4>(
+        gemv_bf16<36, 144, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 36 + row;
@@ -2233,7 +2284,7 @@ kernel void o_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 4, 2, 8, 3, 3>(
+    store_partial_sums<8, 1, 4, 8, 2, 8, 3, 3>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2257,7 +2308,7 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [80, 36] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [80, 36] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_two(
     device const uchar* weights [[buffer(0)]], // [80, 36] bf16
@@ -2275,28 +2326,28 @@ kernel void gate_up_proj_two(
     input += at.x * 72;
     input_sums += at.x * 6;
     y += at.x * 80;
-    float acc[8] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 40;
     if (first < end) {
-        gemv_bf16<80, 36, 4, 1, 40, 2>(
+        gemv_bf16<80, 36, 8, 1, 40, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
     share_scales<2, 8, 3, 36>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 2];
-    float up = simd_shuffle_down(result, ushort(2));
-    if (n < tokens && row < end && lane % 4 < 2) {
+    float up = simd_shuffle_down(result, ushort(4));
+    if (n < tokens && row < end && lane % 8 < 4) {
         const uint place = n * 40 + row;
         y[place] = Silu::apply(result) * Silu::linear(up);
     }
 }
 
-// [80, 36] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [80, 36] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [80, 36] bf16
@@ -2314,22 +2365,22 @@ kernel void gate_up_proj_few(
     input += at.x * 144;
     input_sums += at.x * 12;
     y += at.x * 160;
-    float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    float acc[32] = {};
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 40;
     if (first < end) {
-        gemv_bf16<80, 36, 4, 1, 40, 4>(
+        gemv_bf16<80, 36, 8, 1, 40, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
     share_scales<4, 8, 3, 36>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 4];
-    float up = simd_shuffle_down(result, ushort(2));
-    if (n < tokens && row < end && lane % 4 < 2) {
+    float up = simd_shuffle_down(result, ushort(4));
+    if (n < tokens && row < end && lane % 8 < 4) {
         const uint place = n * 40 + row;
         y[place] = Silu::apply(result) * Silu::linear(up);
     }
@@ -2362,7 +2413,7 @@ kernel void down_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [36, 40] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [36, 40] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_two(
     device const uchar* weights [[buffer(0)]], // [36, 40] bf16
@@ -2376,23 +2427,23 @@ kernel void down_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[32];
+    threadgroup float shared[64];
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 80;
     x += at.x * 72;
     scaled += at.x * 72;
     sums += at.x * 6;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 36;
     if (first < end) {
-        gemv_bf16<36, 40, 4, 1, 0, 2>(
+        gemv_bf16<36, 40, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 36 + row;
@@ -2401,11 +2452,11 @@ kernel void down_proj_two(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 2, 4, 2, 8, 3, 3>(
+    store_partial_sums<8, 1, 2, 8, 2, 8, 3, 3>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
-// [36, 40] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [36, 40] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [36, 40] bf16
@@ -2419,23 +2470,23 @@ kernel void down_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[64];
+    threadgroup float shared[128];
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 160;
     x += at.x * 144;
     scaled += at.x * 144;
     sums += at.x * 12;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 36;
     if (first < end) {
-        gemv_bf16<36, 40, 4, 1, 0, 4>(
+        gemv_bf16<36, 40, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 36 + row;
@@ -2444,7 +2495,7 @@ kernel void down_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 4, 2, 8, 3, 3>(
+    store_partial_sums<8, 1, 4, 8, 2, 8, 3, 3>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2470,7 +2521,7 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 36] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [88, 36] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_two(
     device const uchar* weights [[buffer(0)]], // [88, 36] bf16
@@ -2488,19 +2539,19 @@ kernel void lm_head_two(
     input += at.x * 72;
     input_sums += at.x * 6;
     y += at.x * 176;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
-        gemv_bf16<88, 36, 4, 1, 0, 2>(
+        gemv_bf16<88, 36, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
     share_scales<2, 8, 3, 36>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 88 + row;
@@ -2508,7 +2559,7 @@ kernel void lm_head_two(
     }
 }
 
-// [88, 36] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [88, 36] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 36] bf16
@@ -2526,19 +2577,19 @@ kernel void lm_head_few(
     input += at.x * 144;
     input_sums += at.x * 12;
     y += at.x * 352;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
-        gemv_bf16<88, 36, 4, 1, 0, 4>(
+        gemv_bf16<88, 36, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
     share_scales<4, 8, 3, 36>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 88 + row;

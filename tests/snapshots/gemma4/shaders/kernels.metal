@@ -107,61 +107,87 @@ inline device const uchar* plane_row(device const uchar* plane, uint row, uint s
     return plane + ulong(row) * PITCH + ulong(step) * PITCH;
 }
 
-// Whether there is a token `n`: of TOKENS that a kernel has room for, `tokens` are there.
-template <uint TOKENS>
-inline bool has_token(uint n, uint tokens) {
-    return TOKENS == 1 || n < tokens;
-}
+// Rows of floats as they are, 16 bytes a lane where rows are whole 16-byte words, else four columns. W is how a float is stored: COLUMNS
+// of a word and BYTES of a column; decode makes a word's columns, quad four from an address on, element number `at` one.
 
-// BF16 rows as they are, eight columns a lane where rows are whole 16-byte words, else four. acc as in gemv_packed.
-inline float4 bf16_to_float4(uint2 bits) { return as_type<float4>(uint4(bits.x << 16, bits.x & 0xFFFF0000u, bits.y << 16, bits.y & 0xFFFF0000u)); }
-
-template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
-inline void gemv_bf16_step(device const uchar* weights, device const float* x, uint row, uint word, uint lane,
-                          thread float* acc, uint tokens) {
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < TOKENS; ++n) {
-        if (has_token<TOKENS>(n, tokens)) {
-            device const float4* input = (device const float4*)(x + n * COLS) + 2 * (word + lane);
-            float4 v[2 * T];
-            for (uint t = 0; t < T; ++t) {
-                v[2 * t] = input[2 * t * LANES];
-                v[2 * t + 1] = input[2 * t * LANES + 1];
+// T words of each row, 32 lanes side by side, added to acc. Every sum has the same terms in the same order however many tokens there are:
+// with several a word is decoded once for all of them.
+template <typename W, uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
+inline void add_words(device const uchar* weights, device const float* x, uint row, uint word, uint lane, thread float* acc,
+                      uint tokens) {
+    constexpr uint QUADS = W::COLUMNS / 4;
+    if (TOKENS == 1) {
+        device const float4* input = (device const float4*)x + QUADS * (word + lane);
+        float4 v[QUADS * T];
+        for (uint t = 0; t < T; ++t) {
+            for (uint q = 0; q < QUADS; ++q) {
+                v[QUADS * t + q] = input[QUADS * t * LANES + q];
             }
+        }
+        for (uint r = 0; r < NR; ++r) {
+            const uint step = row_step<ROWS, NR, SPLIT>(row, r);
+            device const uint4* words = (device const uint4*)plane_row<COLS * W::BYTES>(weights, row, step) + word + lane;
+            for (uint t = 0; t < T; ++t) {
+                float4 w[QUADS];
+                W::decode(words[t * LANES], w);
+                for (uint q = 0; q < QUADS; ++q) {
+                    acc[r] = fma4(w[q], v[QUADS * t + q], acc[r]);
+                }
+            }
+        }
+    } else {
+        for (uint t = 0; t < T; ++t) {
+            uint4 bits[NR];
+            #pragma clang loop unroll(full)
             for (uint r = 0; r < NR; ++r) {
                 const uint step = row_step<ROWS, NR, SPLIT>(row, r);
-                device const uint4* w = (device const uint4*)plane_row<COLS * 2>(weights, row, step) + word + lane;
-                for (uint t = 0; t < T; ++t) {
-                    const uint4 bits = w[t * LANES];
-                    float sum = fma4(bf16_to_float4(uint2(bits.x, bits.y)), v[2 * t], acc[n * NR + r]);
-                    acc[n * NR + r] = fma4(bf16_to_float4(uint2(bits.z, bits.w)), v[2 * t + 1], sum);
+                bits[r] = ((device const uint4*)plane_row<COLS * W::BYTES>(weights, row, step))[word + lane + t * LANES];
+            }
+            // Four columns of all rows at a time, so that no more of them than that are there as floats.
+            #pragma clang loop unroll(full)
+            for (uint q = 0; q < QUADS; ++q) {
+                float4 w[NR];
+                #pragma clang loop unroll(full)
+                for (uint r = 0; r < NR; ++r) {
+                    float4 columns[QUADS];
+                    W::decode(bits[r], columns);
+                    w[r] = columns[q];
+                }
+                #pragma clang loop unroll(full)
+                for (uint n = 0; n < TOKENS; ++n) {
+                    // A token that is not there repeats the last, so that nothing branches.
+                    device const float4* input = (device const float4*)(x + min(n, tokens - 1) * COLS);
+                    const float4 v = input[QUADS * (word + lane + t * LANES) + q];
+                    #pragma clang loop unroll(full)
+                    for (uint r = 0; r < NR; ++r) {
+                        acc[n * NR + r] = fma4(w[r], v, acc[n * NR + r]);
+                    }
                 }
             }
         }
     }
 }
 
-template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
-inline void gemv_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
-                     thread float* acc, uint tokens = 1) {
-    constexpr uint T = 2;
-    constexpr uint WORDS = COLS / 8;
+// acc as in gemv_packed.
+template <typename W, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
+inline void gemv_floats(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
+                        thread float* acc, uint tokens) {
+    constexpr uint T = 16 / W::COLUMNS;
+    constexpr uint WORDS = COLS / W::COLUMNS;
     constexpr uint GROUPS = WORDS / (T * LANES);
     for (uint r = 0; r < NR * TOKENS; ++r) {
         acc[r] = 0.0f;
     }
-    if (COLS % 8 == 0) {
+    if (COLS % W::COLUMNS == 0) {
         for (uint i = 0; i < GROUPS / KS; ++i) {
-            gemv_bf16_step<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * (T * LANES),
-                                                           lane, acc, tokens);
+            add_words<W, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * (T * LANES), lane, acc, tokens);
         }
         if (GROUPS % KS != 0 && part < GROUPS % KS) {
-            gemv_bf16_step<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * (T * LANES),
-                                                           lane, acc, tokens);
+            add_words<W, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * (T * LANES), lane, acc, tokens);
         }
         if (part == GROUPS % KS) {
             for (uint word = GROUPS * (T * LANES); word + lane < WORDS; word += LANES) {
-                gemv_bf16_step<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, word, lane, acc, tokens);
+                add_words<W, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, word, lane, acc, tokens);
             }
         }
     } else if (COLS % 4 == 0) {
@@ -169,18 +195,14 @@ inline void gemv_bf16(device const uchar* weights, device const float* x, uint r
             float4 v[TOKENS];
             #pragma clang loop unroll(full)
             for (uint n = 0; n < TOKENS; ++n) {
-                if (has_token<TOKENS>(n, tokens)) {
-                    v[n] = ((device const float4*)(x + n * COLS))[quad];
-                }
+                v[n] = ((device const float4*)(x + min(n, tokens - 1) * COLS))[quad];
             }
             for (uint r = 0; r < NR; ++r) {
                 const uint step = row_step<ROWS, NR, SPLIT>(row, r);
-                const float4 w = bf16_to_float4(((device const uint2*)plane_row<COLS * 2>(weights, row, step))[quad]);
+                const float4 w = W::quad(plane_row<COLS * W::BYTES>(weights, row, step) + quad * (4 * W::BYTES));
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
-                    if (has_token<TOKENS>(n, tokens)) {
-                        acc[n * NR + r] = fma4(w, v[n], acc[n * NR + r]);
-                    }
+                    acc[n * NR + r] = fma4(w, v[n], acc[n * NR + r]);
                 }
             }
         }
@@ -189,18 +211,13 @@ inline void gemv_bf16(device const uchar* weights, device const float* x, uint r
             float v[TOKENS];
             #pragma clang loop unroll(full)
             for (uint n = 0; n < TOKENS; ++n) {
-                if (has_token<TOKENS>(n, tokens)) {
-                    v[n] = x[n * COLS + k];
-                }
+                v[n] = x[min(n, tokens - 1) * COLS + k];
             }
             for (uint r = 0; r < NR; ++r) {
-                const ulong at = ulong(row + row_step<ROWS, NR, SPLIT>(row, r)) * COLS + k;
-                const float w = bf16_to_float(((device const ushort*)weights)[at]);
+                const float w = W::element(weights, ulong(row + row_step<ROWS, NR, SPLIT>(row, r)) * COLS + k);
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
-                    if (has_token<TOKENS>(n, tokens)) {
-                        acc[n * NR + r] = fma(w, v[n], acc[n * NR + r]);
-                    }
+                    acc[n * NR + r] = fma(w, v[n], acc[n * NR + r]);
                 }
             }
         }
@@ -212,17 +229,47 @@ inline void gemv_bf16(device const uchar* weights, device const float* x, uint r
 }
 
 // Four weights from `col`, a multiple of 4.
-template <uint ROWS, uint COLS>
-inline float4 load4_bf16(device const uchar* weights, uint row, uint col) {
+template <typename W, uint ROWS, uint COLS>
+inline float4 load4_floats(device const uchar* weights, uint row, uint col) {
+    const ulong at = ulong(row) * COLS + col;
     if (COLS % 4 == 0) {
-        return bf16_to_float4(*(device const uint2*)(weights + (ulong(row) * COLS + col) * 2));
+        return W::quad(weights + at * W::BYTES);
     }
     float4 w = 0.0f;
     for (uint i = 0; i < 4 && col + i < COLS; ++i) {
-        const ulong at = ulong(row) * COLS + col + i;
-        w[i] = bf16_to_float(((device const ushort*)weights)[at]);
+        w[i] = W::element(weights, at + i);
     }
     return w;
+}
+
+// Rows of BF16.
+struct Bf16Rows {
+    static constexpr constant uint COLUMNS = 8;
+    static constexpr constant uint BYTES = 2;
+
+    static inline float4 four(uint2 bits) {
+        return as_type<float4>(uint4(bits.x << 16, bits.x & 0xFFFF0000u, bits.y << 16, bits.y & 0xFFFF0000u));
+    }
+
+    static inline void decode(uint4 bits, thread float4* w) {
+        w[0] = four(uint2(bits.x, bits.y));
+        w[1] = four(uint2(bits.z, bits.w));
+    }
+
+    static inline float4 quad(device const uchar* p) { return four(*(device const uint2*)p); }
+    static inline float element(device const uchar* weights, ulong at) { return bf16_to_float(((device const ushort*)weights)[at]); }
+};
+
+template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
+inline void gemv_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane, thread float* acc,
+                     uint tokens = 1) {
+    gemv_floats<Bf16Rows, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+}
+
+// Four weights from `col`, a multiple of 4.
+template <uint ROWS, uint COLS>
+inline float4 load4_bf16(device const uchar* weights, uint row, uint col) {
+    return load4_floats<Bf16Rows, ROWS, COLS>(weights, row, col);
 }
 
 // Keys and values of a layer as numbers of one type, [positions][KV_HEADS][HEAD_DIM] each. Other kv_*.metal have the same
@@ -1820,7 +1867,7 @@ kernel void per_layer_model_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [48, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [48, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void per_layer_model_proj_two(
     device const uchar* weights [[buffer(0)]], // [48, 32] bf16
@@ -1835,23 +1882,23 @@ kernel void per_layer_model_proj_two(
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 64;
     y += at.x * 96;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 48;
     if (first < end) {
-        gemv_bf16<48, 32, 4, 1, 0, 2>(
+        gemv_bf16<48, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     if (n < tokens && row < end) {
         const uint place = n * 48 + row;
         y[place] = result;
     }
 }
 
-// [48, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [48, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void per_layer_model_proj_few(
     device const uchar* weights [[buffer(0)]], // [48, 32] bf16
@@ -1866,16 +1913,16 @@ kernel void per_layer_model_proj_few(
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 128;
     y += at.x * 192;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 48;
     if (first < end) {
-        gemv_bf16<48, 32, 4, 1, 0, 4>(
+        gemv_bf16<48, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     if (n < tokens && row < end) {
         const uint place = n * 48 + row;
         y[place] = result;
@@ -1954,7 +2001,7 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_two(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
@@ -1972,17 +2019,17 @@ kernel void qkv_proj_two(
     input += at.x * 64;
     input_sums += at.x * 2;
     y += at.x * 256;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 128;
-    gemv_bf16<128, 32, 4, 1, 0, 2>(
+    gemv_bf16<128, 32, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 128 + row;
@@ -1990,7 +2037,7 @@ kernel void qkv_proj_two(
     }
 }
 
-// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
@@ -2008,17 +2055,17 @@ kernel void qkv_proj_few(
     input += at.x * 128;
     input_sums += at.x * 4;
     y += at.x * 512;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 128;
-    gemv_bf16<128, 32, 4, 1, 0, 4>(
+    gemv_bf16<128, 32, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 128 + row;
@@ -2105,7 +2152,7 @@ kernel void o_proj(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 64] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_two(
     device const uchar* weights [[buffer(0)]], // [32, 64] bf16
@@ -2117,31 +2164,33 @@ kernel void o_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[32];
+    threadgroup float shared[64];
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 128;
     y += at.x * 64;
     result_sums += at.x * 4;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 32;
-    gemv_bf16<32, 64, 4, 1, 0, 2>(
-        weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    if (first < end) {
+        gemv_bf16<32, 64, 8, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 32 + row;
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 2, 4, 2, 8, 2, 2>(
+    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
-// [32, 64] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 64] bf16
@@ -2153,27 +2202,29 @@ kernel void o_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[64];
+    threadgroup float shared[128];
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 256;
     y += at.x * 128;
     result_sums += at.x * 8;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 32;
-    gemv_bf16<32, 64, 4, 1, 0, 4>(
-        weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    if (first < end) {
+        gemv_bf16<32, 64, 8, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 32 + row;
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 4, 4, 2, 8, 2, 2>(
+    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2218,7 +2269,7 @@ kernel void gate_up_proj(
     store_gated_rows<1, GeluTanh>(y, acc, acc + 1, first, end, lane);
 }
 
-// [80, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [80, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_two(
     device const uchar* weights [[buffer(0)]], // [80, 32] bf16
@@ -2236,28 +2287,28 @@ kernel void gate_up_proj_two(
     input += at.x * 64;
     input_sums += at.x * 2;
     y += at.x * 80;
-    float acc[8] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 40;
     if (first < end) {
-        gemv_bf16<80, 32, 4, 1, 40, 2>(
+        gemv_bf16<80, 32, 8, 1, 40, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 2];
-    float up = simd_shuffle_down(result, ushort(2));
-    if (n < tokens && row < end && lane % 4 < 2) {
+    float up = simd_shuffle_down(result, ushort(4));
+    if (n < tokens && row < end && lane % 8 < 4) {
         const uint place = n * 40 + row;
         y[place] = GeluTanh::apply(result) * GeluTanh::linear(up);
     }
 }
 
-// [80, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [80, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [80, 32] bf16
@@ -2275,22 +2326,22 @@ kernel void gate_up_proj_few(
     input += at.x * 128;
     input_sums += at.x * 4;
     y += at.x * 160;
-    float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    float acc[32] = {};
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 40;
     if (first < end) {
-        gemv_bf16<80, 32, 4, 1, 40, 4>(
+        gemv_bf16<80, 32, 8, 1, 40, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 4];
-    float up = simd_shuffle_down(result, ushort(2));
-    if (n < tokens && row < end && lane % 4 < 2) {
+    float up = simd_shuffle_down(result, ushort(4));
+    if (n < tokens && row < end && lane % 8 < 4) {
         const uint place = n * 40 + row;
         y[place] = GeluTanh::apply(result) * GeluTanh::linear(up);
     }
@@ -2318,7 +2369,7 @@ kernel void down_proj(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 40] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 40] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_two(
     device const uchar* weights [[buffer(0)]], // [32, 40] bf16
@@ -2330,31 +2381,33 @@ kernel void down_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[32];
+    threadgroup float shared[64];
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 80;
     y += at.x * 64;
     result_sums += at.x * 4;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 32;
-    gemv_bf16<32, 40, 4, 1, 0, 2>(
-        weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    if (first < end) {
+        gemv_bf16<32, 40, 8, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 32 + row;
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 2, 4, 2, 8, 2, 2>(
+    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
-// [32, 40] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 40] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 40] bf16
@@ -2366,27 +2419,29 @@ kernel void down_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[64];
+    threadgroup float shared[128];
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 160;
     y += at.x * 128;
     result_sums += at.x * 8;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 32;
-    gemv_bf16<32, 40, 4, 1, 0, 4>(
-        weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    if (first < end) {
+        gemv_bf16<32, 40, 8, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 32 + row;
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 4, 4, 2, 8, 2, 2>(
+    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2411,7 +2466,7 @@ kernel void per_layer_gate(
     store_gated_by_rows<2, GeluTanh>(y, multiplier, acc, first, end, lane);
 }
 
-// [8, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [8, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void per_layer_gate_two(
     device const uchar* weights [[buffer(0)]], // [8, 32] bf16
@@ -2428,23 +2483,23 @@ kernel void per_layer_gate_two(
     input += at.x * 64;
     multiplier += at.x * 16;
     y += at.x * 16;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 8;
     if (first < end) {
-        gemv_bf16<8, 32, 4, 1, 0, 2>(
+        gemv_bf16<8, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     if (n < tokens && row < end) {
         const uint place = n * 8 + row;
         y[place] = GeluTanh::apply(result) * GeluTanh::linear(multiplier[place]);
     }
 }
 
-// [8, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [8, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void per_layer_gate_few(
     device const uchar* weights [[buffer(0)]], // [8, 32] bf16
@@ -2461,16 +2516,16 @@ kernel void per_layer_gate_few(
     input += at.x * 128;
     multiplier += at.x * 32;
     y += at.x * 32;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 8;
     if (first < end) {
-        gemv_bf16<8, 32, 4, 1, 0, 4>(
+        gemv_bf16<8, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     if (n < tokens && row < end) {
         const uint place = n * 8 + row;
         y[place] = GeluTanh::apply(result) * GeluTanh::linear(multiplier[place]);
@@ -2499,7 +2554,7 @@ kernel void per_layer_proj(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 8] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 8] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void per_layer_proj_two(
     device const uchar* weights [[buffer(0)]], // [32, 8] bf16
@@ -2511,31 +2566,33 @@ kernel void per_layer_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[32];
+    threadgroup float shared[64];
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 16;
     y += at.x * 64;
     result_sums += at.x * 4;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 32;
-    gemv_bf16<32, 8, 4, 1, 0, 2>(
-        weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    if (first < end) {
+        gemv_bf16<32, 8, 8, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 32 + row;
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 2, 4, 2, 8, 2, 2>(
+    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
-// [32, 8] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 8] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void per_layer_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 8] bf16
@@ -2547,27 +2604,29 @@ kernel void per_layer_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[64];
+    threadgroup float shared[128];
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 32;
     y += at.x * 128;
     result_sums += at.x * 8;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 32;
-    gemv_bf16<32, 8, 4, 1, 0, 4>(
-        weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    if (first < end) {
+        gemv_bf16<32, 8, 8, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 32 + row;
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 4, 4, 2, 8, 2, 2>(
+    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2613,7 +2672,7 @@ kernel void qkv_proj_256x32(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [256, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [256, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_two_256x32(
     device const uchar* weights [[buffer(0)]], // [256, 32] bf16
@@ -2631,17 +2690,17 @@ kernel void qkv_proj_two_256x32(
     input += at.x * 64;
     input_sums += at.x * 2;
     y += at.x * 512;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 256;
-    gemv_bf16<256, 32, 4, 1, 0, 2>(
+    gemv_bf16<256, 32, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 256 + row;
@@ -2649,7 +2708,7 @@ kernel void qkv_proj_two_256x32(
     }
 }
 
-// [256, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [256, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_few_256x32(
     device const uchar* weights [[buffer(0)]], // [256, 32] bf16
@@ -2667,17 +2726,17 @@ kernel void qkv_proj_few_256x32(
     input += at.x * 128;
     input_sums += at.x * 4;
     y += at.x * 1024;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 256;
-    gemv_bf16<256, 32, 4, 1, 0, 4>(
+    gemv_bf16<256, 32, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 256 + row;
@@ -2764,7 +2823,7 @@ kernel void o_proj_32x128(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 128] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 128] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_two_32x128(
     device const uchar* weights [[buffer(0)]], // [32, 128] bf16
@@ -2776,31 +2835,33 @@ kernel void o_proj_two_32x128(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[32];
+    threadgroup float shared[64];
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 256;
     y += at.x * 64;
     result_sums += at.x * 4;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 32;
-    gemv_bf16<32, 128, 4, 1, 0, 2>(
-        weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    if (first < end) {
+        gemv_bf16<32, 128, 8, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 32 + row;
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 2, 4, 2, 8, 2, 2>(
+    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
-// [32, 128] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 128] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few_32x128(
     device const uchar* weights [[buffer(0)]], // [32, 128] bf16
@@ -2812,27 +2873,29 @@ kernel void o_proj_few_32x128(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[64];
+    threadgroup float shared[128];
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 512;
     y += at.x * 128;
     result_sums += at.x * 8;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 32;
-    gemv_bf16<32, 128, 4, 1, 0, 4>(
-        weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    if (first < end) {
+        gemv_bf16<32, 128, 8, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 32 + row;
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 4, 4, 2, 8, 2, 2>(
+    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2856,7 +2919,7 @@ kernel void q_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [64, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [64, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void q_proj_two(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
@@ -2874,17 +2937,17 @@ kernel void q_proj_two(
     input += at.x * 64;
     input_sums += at.x * 2;
     y += at.x * 128;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 64;
-    gemv_bf16<64, 32, 4, 1, 0, 2>(
+    gemv_bf16<64, 32, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 64 + row;
@@ -2892,7 +2955,7 @@ kernel void q_proj_two(
     }
 }
 
-// [64, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [64, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void q_proj_few(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
@@ -2910,17 +2973,17 @@ kernel void q_proj_few(
     input += at.x * 128;
     input_sums += at.x * 4;
     y += at.x * 256;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 64;
-    gemv_bf16<64, 32, 4, 1, 0, 4>(
+    gemv_bf16<64, 32, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 64 + row;
@@ -2972,7 +3035,7 @@ kernel void gate_up_proj_160x32(
     store_gated_rows<1, GeluTanh>(y, acc, acc + 1, first, end, lane);
 }
 
-// [160, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [160, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_two_160x32(
     device const uchar* weights [[buffer(0)]], // [160, 32] bf16
@@ -2990,26 +3053,28 @@ kernel void gate_up_proj_two_160x32(
     input += at.x * 64;
     input_sums += at.x * 2;
     y += at.x * 160;
-    float acc[8] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 80;
-    gemv_bf16<160, 32, 4, 1, 80, 2>(
-        weights, input, first, 0, lane, acc, tokens);
+    if (first < end) {
+        gemv_bf16<160, 32, 8, 1, 80, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 2];
-    float up = simd_shuffle_down(result, ushort(2));
-    if (n < tokens && row < end && lane % 4 < 2) {
+    float up = simd_shuffle_down(result, ushort(4));
+    if (n < tokens && row < end && lane % 8 < 4) {
         const uint place = n * 80 + row;
         y[place] = GeluTanh::apply(result) * GeluTanh::linear(up);
     }
 }
 
-// [160, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [160, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void gate_up_proj_few_160x32(
     device const uchar* weights [[buffer(0)]], // [160, 32] bf16
@@ -3027,20 +3092,22 @@ kernel void gate_up_proj_few_160x32(
     input += at.x * 128;
     input_sums += at.x * 4;
     y += at.x * 320;
-    float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    float acc[32] = {};
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 80;
-    gemv_bf16<160, 32, 4, 1, 80, 4>(
-        weights, input, first, 0, lane, acc, tokens);
+    if (first < end) {
+        gemv_bf16<160, 32, 8, 1, 80, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 4];
-    float up = simd_shuffle_down(result, ushort(2));
-    if (n < tokens && row < end && lane % 4 < 2) {
+    float up = simd_shuffle_down(result, ushort(4));
+    if (n < tokens && row < end && lane % 8 < 4) {
         const uint place = n * 80 + row;
         y[place] = GeluTanh::apply(result) * GeluTanh::linear(up);
     }
@@ -3068,7 +3135,7 @@ kernel void down_proj_32x80(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 80] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 80] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_two_32x80(
     device const uchar* weights [[buffer(0)]], // [32, 80] bf16
@@ -3080,31 +3147,33 @@ kernel void down_proj_two_32x80(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[32];
+    threadgroup float shared[64];
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 160;
     y += at.x * 64;
     result_sums += at.x * 4;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 32;
-    gemv_bf16<32, 80, 4, 1, 0, 2>(
-        weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    if (first < end) {
+        gemv_bf16<32, 80, 8, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 32 + row;
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 2, 4, 2, 8, 2, 2>(
+    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
-// [32, 80] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 80] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void down_proj_few_32x80(
     device const uchar* weights [[buffer(0)]], // [32, 80] bf16
@@ -3116,27 +3185,29 @@ kernel void down_proj_few_32x80(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[64];
+    threadgroup float shared[128];
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 320;
     y += at.x * 128;
     result_sums += at.x * 8;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 32;
-    gemv_bf16<32, 80, 4, 1, 0, 4>(
-        weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    if (first < end) {
+        gemv_bf16<32, 80, 8, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 32 + row;
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 4, 4, 2, 8, 2, 2>(
+    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -3160,7 +3231,7 @@ kernel void q_proj_128x32(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void q_proj_two_128x32(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
@@ -3178,17 +3249,17 @@ kernel void q_proj_two_128x32(
     input += at.x * 64;
     input_sums += at.x * 2;
     y += at.x * 256;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 128;
-    gemv_bf16<128, 32, 4, 1, 0, 2>(
+    gemv_bf16<128, 32, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 128 + row;
@@ -3196,7 +3267,7 @@ kernel void q_proj_two_128x32(
     }
 }
 
-// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void q_proj_few_128x32(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
@@ -3214,17 +3285,17 @@ kernel void q_proj_few_128x32(
     input += at.x * 128;
     input_sums += at.x * 4;
     y += at.x * 512;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 128;
-    gemv_bf16<128, 32, 4, 1, 0, 4>(
+    gemv_bf16<128, 32, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 128 + row;
@@ -3279,7 +3350,7 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [86, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [86, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_two(
     device const uchar* weights [[buffer(0)]], // [86, 32] bf16
@@ -3297,19 +3368,19 @@ kernel void lm_head_two(
     input += at.x * 64;
     input_sums += at.x * 2;
     y += at.x * 172;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 86;
     if (first < end) {
-        gemv_bf16<86, 32, 4, 1, 0, 2>(
+        gemv_bf16<86, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
     share_scales<2, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 86 + row;
@@ -3318,7 +3389,7 @@ kernel void lm_head_two(
     }
 }
 
-// [86, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [86, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [86, 32] bf16
@@ -3336,19 +3407,19 @@ kernel void lm_head_few(
     input += at.x * 128;
     input_sums += at.x * 4;
     y += at.x * 344;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 86;
     if (first < end) {
-        gemv_bf16<86, 32, 4, 1, 0, 4>(
+        gemv_bf16<86, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
     share_scales<4, 8, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 86 + row;

@@ -128,12 +128,6 @@ inline void load_input(device const float* x, uint tile, uint lane, thread float
     }
 }
 
-// Whether there is a token `n`: of TOKENS that a kernel has room for, `tokens` are there.
-template <uint TOKENS>
-inline bool has_token(uint n, uint tokens) {
-    return TOKENS == 1 || n < tokens;
-}
-
 // A format that decodes its weights once for all tokens: F::load of a group, F::decode of a tile to floats, and F::add of one
 // row and one token. What F::decode makes are WEIGHTS, or codes in units. A sum has the same terms in the same order however
 // many tokens and rows there are.
@@ -314,55 +308,87 @@ inline float4 four_of_4_bits(device const uchar* group, Place p) {
     return four_codes(((device const uint*)group)[p.lane * p.count + p.t], p.j, 15);
 }
 
-// BF16 rows as they are, eight columns a lane where rows are whole 16-byte words, else four. acc as in gemv_packed.
-inline float4 bf16_to_float4(uint2 bits) { return as_type<float4>(uint4(bits.x << 16, bits.x & 0xFFFF0000u, bits.y << 16, bits.y & 0xFFFF0000u)); }
+// Rows of floats as they are, 16 bytes a lane where rows are whole 16-byte words, else four columns. W is how a float is stored: COLUMNS
+// of a word and BYTES of a column; decode makes a word's columns, quad four from an address on, element number `at` one.
 
-template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
-inline void gemv_bf16_step(device const uchar* weights, device const float* x, uint row, uint word, uint lane,
-                          thread float* acc, uint tokens) {
-    #pragma clang loop unroll(full)
-    for (uint n = 0; n < TOKENS; ++n) {
-        if (has_token<TOKENS>(n, tokens)) {
-            device const float4* input = (device const float4*)(x + n * COLS) + 2 * (word + lane);
-            float4 v[2 * T];
-            for (uint t = 0; t < T; ++t) {
-                v[2 * t] = input[2 * t * LANES];
-                v[2 * t + 1] = input[2 * t * LANES + 1];
+// T words of each row, 32 lanes side by side, added to acc. Every sum has the same terms in the same order however many tokens there are:
+// with several a word is decoded once for all of them.
+template <typename W, uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
+inline void add_words(device const uchar* weights, device const float* x, uint row, uint word, uint lane, thread float* acc,
+                      uint tokens) {
+    constexpr uint QUADS = W::COLUMNS / 4;
+    if (TOKENS == 1) {
+        device const float4* input = (device const float4*)x + QUADS * (word + lane);
+        float4 v[QUADS * T];
+        for (uint t = 0; t < T; ++t) {
+            for (uint q = 0; q < QUADS; ++q) {
+                v[QUADS * t + q] = input[QUADS * t * LANES + q];
             }
+        }
+        for (uint r = 0; r < NR; ++r) {
+            const uint step = row_step<ROWS, NR, SPLIT>(row, r);
+            device const uint4* words = (device const uint4*)plane_row<COLS * W::BYTES>(weights, row, step) + word + lane;
+            for (uint t = 0; t < T; ++t) {
+                float4 w[QUADS];
+                W::decode(words[t * LANES], w);
+                for (uint q = 0; q < QUADS; ++q) {
+                    acc[r] = fma4(w[q], v[QUADS * t + q], acc[r]);
+                }
+            }
+        }
+    } else {
+        for (uint t = 0; t < T; ++t) {
+            uint4 bits[NR];
+            #pragma clang loop unroll(full)
             for (uint r = 0; r < NR; ++r) {
                 const uint step = row_step<ROWS, NR, SPLIT>(row, r);
-                device const uint4* w = (device const uint4*)plane_row<COLS * 2>(weights, row, step) + word + lane;
-                for (uint t = 0; t < T; ++t) {
-                    const uint4 bits = w[t * LANES];
-                    float sum = fma4(bf16_to_float4(uint2(bits.x, bits.y)), v[2 * t], acc[n * NR + r]);
-                    acc[n * NR + r] = fma4(bf16_to_float4(uint2(bits.z, bits.w)), v[2 * t + 1], sum);
+                bits[r] = ((device const uint4*)plane_row<COLS * W::BYTES>(weights, row, step))[word + lane + t * LANES];
+            }
+            // Four columns of all rows at a time, so that no more of them than that are there as floats.
+            #pragma clang loop unroll(full)
+            for (uint q = 0; q < QUADS; ++q) {
+                float4 w[NR];
+                #pragma clang loop unroll(full)
+                for (uint r = 0; r < NR; ++r) {
+                    float4 columns[QUADS];
+                    W::decode(bits[r], columns);
+                    w[r] = columns[q];
+                }
+                #pragma clang loop unroll(full)
+                for (uint n = 0; n < TOKENS; ++n) {
+                    // A token that is not there repeats the last, so that nothing branches.
+                    device const float4* input = (device const float4*)(x + min(n, tokens - 1) * COLS);
+                    const float4 v = input[QUADS * (word + lane + t * LANES) + q];
+                    #pragma clang loop unroll(full)
+                    for (uint r = 0; r < NR; ++r) {
+                        acc[n * NR + r] = fma4(w[r], v, acc[n * NR + r]);
+                    }
                 }
             }
         }
     }
 }
 
-template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
-inline void gemv_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
-                     thread float* acc, uint tokens = 1) {
-    constexpr uint T = 2;
-    constexpr uint WORDS = COLS / 8;
+// acc as in gemv_packed.
+template <typename W, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
+inline void gemv_floats(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
+                        thread float* acc, uint tokens) {
+    constexpr uint T = 16 / W::COLUMNS;
+    constexpr uint WORDS = COLS / W::COLUMNS;
     constexpr uint GROUPS = WORDS / (T * LANES);
     for (uint r = 0; r < NR * TOKENS; ++r) {
         acc[r] = 0.0f;
     }
-    if (COLS % 8 == 0) {
+    if (COLS % W::COLUMNS == 0) {
         for (uint i = 0; i < GROUPS / KS; ++i) {
-            gemv_bf16_step<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * (T * LANES),
-                                                           lane, acc, tokens);
+            add_words<W, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (i * KS + part) * (T * LANES), lane, acc, tokens);
         }
         if (GROUPS % KS != 0 && part < GROUPS % KS) {
-            gemv_bf16_step<ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * (T * LANES),
-                                                           lane, acc, tokens);
+            add_words<W, ROWS, COLS, NR, SPLIT, TOKENS, T>(weights, x, row, (GROUPS / KS * KS + part) * (T * LANES), lane, acc, tokens);
         }
         if (part == GROUPS % KS) {
             for (uint word = GROUPS * (T * LANES); word + lane < WORDS; word += LANES) {
-                gemv_bf16_step<ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, word, lane, acc, tokens);
+                add_words<W, ROWS, COLS, NR, SPLIT, TOKENS, 1>(weights, x, row, word, lane, acc, tokens);
             }
         }
     } else if (COLS % 4 == 0) {
@@ -370,18 +396,14 @@ inline void gemv_bf16(device const uchar* weights, device const float* x, uint r
             float4 v[TOKENS];
             #pragma clang loop unroll(full)
             for (uint n = 0; n < TOKENS; ++n) {
-                if (has_token<TOKENS>(n, tokens)) {
-                    v[n] = ((device const float4*)(x + n * COLS))[quad];
-                }
+                v[n] = ((device const float4*)(x + min(n, tokens - 1) * COLS))[quad];
             }
             for (uint r = 0; r < NR; ++r) {
                 const uint step = row_step<ROWS, NR, SPLIT>(row, r);
-                const float4 w = bf16_to_float4(((device const uint2*)plane_row<COLS * 2>(weights, row, step))[quad]);
+                const float4 w = W::quad(plane_row<COLS * W::BYTES>(weights, row, step) + quad * (4 * W::BYTES));
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
-                    if (has_token<TOKENS>(n, tokens)) {
-                        acc[n * NR + r] = fma4(w, v[n], acc[n * NR + r]);
-                    }
+                    acc[n * NR + r] = fma4(w, v[n], acc[n * NR + r]);
                 }
             }
         }
@@ -390,18 +412,13 @@ inline void gemv_bf16(device const uchar* weights, device const float* x, uint r
             float v[TOKENS];
             #pragma clang loop unroll(full)
             for (uint n = 0; n < TOKENS; ++n) {
-                if (has_token<TOKENS>(n, tokens)) {
-                    v[n] = x[n * COLS + k];
-                }
+                v[n] = x[min(n, tokens - 1) * COLS + k];
             }
             for (uint r = 0; r < NR; ++r) {
-                const ulong at = ulong(row + row_step<ROWS, NR, SPLIT>(row, r)) * COLS + k;
-                const float w = bf16_to_float(((device const ushort*)weights)[at]);
+                const float w = W::element(weights, ulong(row + row_step<ROWS, NR, SPLIT>(row, r)) * COLS + k);
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
-                    if (has_token<TOKENS>(n, tokens)) {
-                        acc[n * NR + r] = fma(w, v[n], acc[n * NR + r]);
-                    }
+                    acc[n * NR + r] = fma(w, v[n], acc[n * NR + r]);
                 }
             }
         }
@@ -413,17 +430,47 @@ inline void gemv_bf16(device const uchar* weights, device const float* x, uint r
 }
 
 // Four weights from `col`, a multiple of 4.
-template <uint ROWS, uint COLS>
-inline float4 load4_bf16(device const uchar* weights, uint row, uint col) {
+template <typename W, uint ROWS, uint COLS>
+inline float4 load4_floats(device const uchar* weights, uint row, uint col) {
+    const ulong at = ulong(row) * COLS + col;
     if (COLS % 4 == 0) {
-        return bf16_to_float4(*(device const uint2*)(weights + (ulong(row) * COLS + col) * 2));
+        return W::quad(weights + at * W::BYTES);
     }
     float4 w = 0.0f;
     for (uint i = 0; i < 4 && col + i < COLS; ++i) {
-        const ulong at = ulong(row) * COLS + col + i;
-        w[i] = bf16_to_float(((device const ushort*)weights)[at]);
+        w[i] = W::element(weights, at + i);
     }
     return w;
+}
+
+// Rows of BF16.
+struct Bf16Rows {
+    static constexpr constant uint COLUMNS = 8;
+    static constexpr constant uint BYTES = 2;
+
+    static inline float4 four(uint2 bits) {
+        return as_type<float4>(uint4(bits.x << 16, bits.x & 0xFFFF0000u, bits.y << 16, bits.y & 0xFFFF0000u));
+    }
+
+    static inline void decode(uint4 bits, thread float4* w) {
+        w[0] = four(uint2(bits.x, bits.y));
+        w[1] = four(uint2(bits.z, bits.w));
+    }
+
+    static inline float4 quad(device const uchar* p) { return four(*(device const uint2*)p); }
+    static inline float element(device const uchar* weights, ulong at) { return bf16_to_float(((device const ushort*)weights)[at]); }
+};
+
+template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
+inline void gemv_bf16(device const uchar* weights, device const float* x, uint row, uint part, uint lane, thread float* acc,
+                     uint tokens = 1) {
+    gemv_floats<Bf16Rows, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+}
+
+// Four weights from `col`, a multiple of 4.
+template <uint ROWS, uint COLS>
+inline float4 load4_bf16(device const uchar* weights, uint row, uint col) {
+    return load4_floats<Bf16Rows, ROWS, COLS>(weights, row, col);
 }
 
 // Codes of 4 bits.
@@ -2646,7 +2693,7 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_two(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
@@ -2665,17 +2712,17 @@ kernel void qkv_proj_two(
     input += at.x * 64;
     input_sums += at.x * 16;
     y += at.x * 256;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 128;
-    gemv_bf16<128, 32, 4, 1, 0, 2>(
+    gemv_bf16<128, 32, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
     share_scales<2, 8, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     const float scale = shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 128 + row;
@@ -2684,7 +2731,7 @@ kernel void qkv_proj_two(
     }
 }
 
-// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
@@ -2703,17 +2750,17 @@ kernel void qkv_proj_few(
     input += at.x * 128;
     input_sums += at.x * 32;
     y += at.x * 512;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 128;
-    gemv_bf16<128, 32, 4, 1, 0, 4>(
+    gemv_bf16<128, 32, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
     share_scales<4, 8, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     const float scale = shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 128 + row;
@@ -2803,7 +2850,7 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 64] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_two(
     device const uchar* weights [[buffer(0)]], // [32, 64] bf16
@@ -2818,21 +2865,23 @@ kernel void o_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[32];
+    threadgroup float shared[64];
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 128;
     x += at.x * 64;
     scaled += at.x * 64;
     sums += at.x * 16;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 32;
-    gemv_bf16<32, 64, 4, 1, 0, 2>(
-        weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    if (first < end) {
+        gemv_bf16<32, 64, 8, 1, 0, 2>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 32 + row;
@@ -2842,11 +2891,11 @@ kernel void o_proj_two(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 2, 4, 2, 8, 2, 8>(
+    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 8>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
-// [32, 64] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [32, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 64] bf16
@@ -2861,21 +2910,23 @@ kernel void o_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[64];
+    threadgroup float shared[128];
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 256;
     x += at.x * 128;
     scaled += at.x * 128;
     sums += at.x * 32;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 32;
-    gemv_bf16<32, 64, 4, 1, 0, 4>(
-        weights, input, first, 0, lane, acc, tokens);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    if (first < end) {
+        gemv_bf16<32, 64, 8, 1, 0, 4>(
+            weights, input, first, 0, lane, acc, tokens);
+    }
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     float square = 0.0f;
     if (n < tokens && row < end) {
         const uint place = n * 32 + row;
@@ -2885,7 +2936,7 @@ kernel void o_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 4, 2, 8, 2, 8>(
+    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 8>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2913,7 +2964,7 @@ kernel void router(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [4, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [4, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void router_two(
     device const uchar* weights [[buffer(0)]], // [4, 32] bf16
@@ -2932,19 +2983,19 @@ kernel void router_two(
     input += at.x * 64;
     input_sums += at.x * 16;
     y += at.x * 8;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 4;
     if (first < end) {
-        gemv_bf16<4, 32, 4, 1, 0, 2>(
+        gemv_bf16<4, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
     share_scales<2, 8, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     const float scale = shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 4 + row;
@@ -2953,7 +3004,7 @@ kernel void router_two(
     }
 }
 
-// [4, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [4, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void router_few(
     device const uchar* weights [[buffer(0)]], // [4, 32] bf16
@@ -2972,19 +3023,19 @@ kernel void router_few(
     input += at.x * 128;
     input_sums += at.x * 32;
     y += at.x * 16;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 4;
     if (first < end) {
-        gemv_bf16<4, 32, 4, 1, 0, 4>(
+        gemv_bf16<4, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
     share_scales<4, 8, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     const float scale = shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 4 + row;
@@ -3077,7 +3128,7 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_two(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
@@ -3095,19 +3146,19 @@ kernel void lm_head_two(
     input += at.x * 64;
     input_sums += at.x * 16;
     y += at.x * 176;
-    float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[16] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
-        gemv_bf16<88, 32, 4, 1, 0, 2>(
+        gemv_bf16<88, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
     share_scales<2, 8, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<8>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 2];
     if (n < tokens && row < end) {
         const uint place = n * 88 + row;
@@ -3115,7 +3166,7 @@ kernel void lm_head_two(
     }
 }
 
-// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
+// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
 [[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
@@ -3133,19 +3184,19 @@ kernel void lm_head_few(
     input += at.x * 128;
     input_sums += at.x * 32;
     y += at.x * 352;
-    float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    float acc[32] = {};
+    const uint first = group * 64 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
-        gemv_bf16<88, 32, 4, 1, 0, 4>(
+        gemv_bf16<88, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
     share_scales<4, 8, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 4;
-    const uint row = first + lane % 4;
+    float result = own_result<32>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
     result *= shared[n % 4];
     if (n < tokens && row < end) {
         const uint place = n * 88 + row;

@@ -168,44 +168,6 @@ inline void load_input(device const float* x, uint tile, uint lane, thread float
     }
 }
 
-// Whether there is a token `n`: of TOKENS that a kernel has room for, `tokens` are there.
-template <uint TOKENS>
-inline bool has_token(uint n, uint tokens) {
-    return TOKENS == 1 || n < tokens;
-}
-
-// A format that decodes its weights for each token anew, in F::dot: the first brings them from memory, the others find them
-// in the core's cache. The codes are multiplied in units, less what a sum of the input makes up for.
-template <typename F>
-struct Repeated {
-    static constexpr constant uint TILES = F::TILES;
-    // What sums are short of.
-    static constexpr constant float UNIT = F::Codes::UNIT;
-
-    // Adds T tiles from `tile` on to acc.
-    template <uint ROWS, uint COLS, uint NR, uint SPLIT, uint TOKENS, uint T>
-    static inline void add(device const uchar* weights, device const float* x, uint row, uint tile, uint lane,
-                           thread float* acc, uint tokens) {
-        #pragma clang loop unroll(full)
-        for (uint n = 0; n < TOKENS; ++n) {
-            if (has_token<TOKENS>(n, tokens)) {
-                float4 v[2 * T];
-                float sums[T];
-                load_input<F::BLOCK, T>(x + n * COLS, tile, lane, v);
-                for (uint t = 0; t < T; ++t) {
-                    sums[t] = (sum4(v[2 * t]) + sum4(v[2 * t + 1])) * (1.0f / F::Codes::UNIT);
-                    F::Codes::place_input(t, v + 2 * t);
-                }
-                #pragma clang loop unroll(full)
-                for (uint r = 0; r < NR; ++r) {
-                    const uint step = row_step<ROWS, NR, SPLIT>(row, r);
-                    acc[n * NR + r] += F::template dot<ROWS, COLS, T>(weights, row, step, tile, lane, v, sums);
-                }
-            }
-        }
-    }
-};
-
 // A format that decodes its weights once for all tokens: F::load of a group, F::decode of a tile to floats, and F::add of one
 // row and one token. What F::decode makes are WEIGHTS, or codes in units. A sum has the same terms in the same order however
 // many tokens and rows there are.
@@ -730,6 +692,7 @@ struct Q2_K {
     typedef Codes2 Codes;
     static constexpr constant uint BLOCK = 16;
     static constexpr constant uint TILES = 4;
+    static constexpr constant bool WEIGHTS = true;
 
     template <uint ROWS, uint COLS>
     static constexpr ulong scales() { return Codes::bytes<ROWS, COLS>(); }
@@ -737,31 +700,38 @@ struct Q2_K {
     template <uint ROWS, uint COLS>
     static constexpr ulong factors() { return scales<ROWS, COLS>() + align_plane(ulong(ROWS) * (COLS / 16)); }
 
-    template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
-        uint q[Codes::words(T)];
-        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[Codes::words(TILES)];
         uint bytes;
-        float d[2 * T];
+        float d[2 * TILES];
+    };
+
+    template <uint ROWS, uint COLS, uint T>
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         load_words<T>(
-            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 2 * T, &bytes);
+            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 2 * T, &raw.bytes);
         load_halves<2 * T, alignment(COLS / 64)>(
-            plane_row<COLS / 64>(weights + factors<ROWS, COLS>(), row, step) + tile * 4, d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            const float part = Codes::dot<0, T>(q, t, v + 2 * t, sums[t]);
-            sum = fma(d[2 * t] * float(bytes >> (8 * t) & 15), part, sum);
-            sum = fma(-d[2 * t + 1] * float(bytes >> (8 * t + 4) & 15), sums[t], sum);
-        }
-        return sum;
+            plane_row<COLS / 64>(weights + factors<ROWS, COLS>(), row, step) + tile * 4, raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        Codes::decode<T>(raw.q, t, w);
+        scale_codes(w, raw.d[2 * t] * float(raw.bytes >> (8 * t) & 15), -raw.d[2 * t + 1] * float(raw.bytes >> (8 * t + 4) & 15));
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        return dot_run_pair(w, v, acc);
     }
 };
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q2_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Repeated<Q2_K>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<Q2_K>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -818,14 +788,6 @@ struct Codes3 {
         w[1] = run(low >> 8, high >> (6 + t));
     }
 
-    // The sum of (code - HALVES / 2) * x over a lane's 8 columns of tile t, in units; `sum` is that of x.
-    template <uint HALVES, uint T>
-    static inline float dot(thread const uint* words, uint t, thread const float4* v, float sum) {
-        float4 w[2];
-        decode<T>(words, t, w);
-        return dot_run_pair(w, v, -0.5f * float(HALVES) * sum);
-    }
-
     // The four codes of a run.
     template <uint ROWS, uint COLS>
     static inline float4 four(device const uchar* weights, uint row, Place p) {
@@ -841,6 +803,7 @@ struct Q3_K {
     typedef Codes3 Codes;
     static constexpr constant uint BLOCK = 16;
     static constexpr constant uint TILES = 4;
+    static constexpr constant bool WEIGHTS = true;
 
     template <uint ROWS, uint COLS>
     static constexpr ulong low() { return Codes::bytes<ROWS, COLS>(); }
@@ -851,41 +814,50 @@ struct Q3_K {
     template <uint ROWS, uint COLS>
     static constexpr ulong factors() { return high<ROWS, COLS>() + align_plane(ulong(ROWS) * (COLS / 64)); }
 
-    template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
-        uint q[Codes::words(T)];
-        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+    // What a lane loads of T tiles.
+    struct Raw {
+        uint q[Codes::words(TILES)];
         uint nibs;
         uint top;
-        float d[T];
+        float d[TILES];
+    };
+
+    template <uint ROWS, uint COLS, uint T>
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
+        Codes::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         device const uchar* n = plane_row<COLS / 32>(weights + low<ROWS, COLS>(), row, step) + tile * 8;
         device const uchar* h = plane_row<COLS / 64>(weights + high<ROWS, COLS>(), row, step) + tile * 4;
         if (T == 4) {
-            nibs = ((device const ushort*)n)[lane / 2];
-            top = h[lane / 2];
+            raw.nibs = ((device const ushort*)n)[lane / 2];
+            raw.top = h[lane / 2];
         } else if (T == 2) {
-            nibs = n[lane / 2];
-            top = h[lane / 4] >> (lane / 2 % 2 * 4);
+            raw.nibs = n[lane / 2];
+            raw.top = h[lane / 4] >> (lane / 2 % 2 * 4);
         } else {
-            nibs = n[lane / 4] >> (lane / 2 % 2 * 4);
-            top = h[lane / 8] >> (lane / 2 % 4 * 2);
+            raw.nibs = n[lane / 4] >> (lane / 2 % 2 * 4);
+            raw.top = h[lane / 8] >> (lane / 2 % 4 * 2);
         }
         load_halves<T, alignment(COLS / 128)>(
-            plane_row<COLS / 128>(weights + factors<ROWS, COLS>(), row, step) + tile * 2, d);
-        float sum = 0.0f;
-        for (uint t = 0; t < T; ++t) {
-            const float scale = d[t] * (float((nibs >> (4 * t) & 15) | (top >> (2 * t) & 3) << 4) - 32.0f);
-            sum = fma(scale, Codes::dot<8, T>(q, t, v + 2 * t, sums[t]), sum);
-        }
-        return sum;
+            plane_row<COLS / 128>(weights + factors<ROWS, COLS>(), row, step) + tile * 2, raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        Codes::decode<T>(raw.q, t, w);
+        const float scale = raw.d[t] * (float((raw.nibs >> (4 * t) & 15) | (raw.top >> (2 * t) & 3) << 4) - 32.0f);
+        scale_codes(w, scale, -4.0f * scale);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        return dot_run_pair(w, v, acc);
     }
 };
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_q3_k(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Repeated<Q3_K>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<Q3_K>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.
@@ -1131,19 +1103,11 @@ inline float4 shuffled_levels(float level, uint bits) {
                   simd_shuffle(level, ushort(c.z)), simd_shuffle(level, ushort(c.w)));
 }
 
-// The levels of a lane's words in T tiles, times its columns of the input, scaled by d. Single tiles may have lanes that
-// stand in for others, so they read the table.
+// The levels of a lane's word of a tile. Single tiles may have lanes that stand in for others, so they read the table.
 template <uint T>
-inline float dot_levels(constant float* levels, uint lane, thread const uint* words, thread const float* d,
-                        thread const float4* v) {
-    const float level = levels[lane % 16];
-    float sum = 0.0f;
-    for (uint t = 0; t < T; ++t) {
-        const float4 a = T == 1 ? table_levels(levels, words[t]) : shuffled_levels(level, words[t]);
-        const float4 b = T == 1 ? table_levels(levels, words[t] >> 8) : shuffled_levels(level, words[t] >> 8);
-        sum = fma(d[t], fma4(b, v[2 * t + 1], fma4(a, v[2 * t], 0.0f)), sum);
-    }
-    return sum;
+inline void decode_levels(constant float* levels, float level, uint word, thread float4* w) {
+    w[0] = T == 1 ? table_levels(levels, word) : shuffled_levels(level, word);
+    w[1] = T == 1 ? table_levels(levels, word >> 8) : shuffled_levels(level, word >> 8);
 }
 
 // IQ4_NL: a half scale for 32 codes of 4 bits into fixed levels (GGML's kvalues_iq4nl).
@@ -1155,26 +1119,41 @@ struct Iq4_nl {
     typedef LevelCodes Codes;
     static constexpr constant uint BLOCK = 32;
     static constexpr constant uint TILES = 4;
+    static constexpr constant bool WEIGHTS = true;
 
     template <uint ROWS, uint COLS>
     static constexpr ulong scales() { return Codes4::bytes<ROWS, COLS>(); }
 
+    // What a lane loads of T tiles, and its level.
+    struct Raw {
+        uint q[Codes4::words(TILES)];
+        float d[TILES];
+        float level;
+    };
+
     template <uint ROWS, uint COLS, uint T>
-    static inline float dot(device const uchar* weights, uint row, uint step, uint tile, uint lane,
-                            thread const float4* v, thread const float* sums) {
-        uint q[Codes4::words(T)];
-        float d[T];
-        Codes4::load<ROWS, COLS, T>(weights, row, step, tile, lane, q);
+    static inline void load(device const uchar* weights, uint row, uint step, uint tile, uint lane, thread Raw& raw) {
+        raw.level = Iq4_nl_LEVELS[lane % 16];
+        Codes4::load<ROWS, COLS, T>(weights, row, step, tile, lane, raw.q);
         load_halves<T, alignment(COLS / 16)>(
-            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 4 * (2 * T), d);
-        return dot_levels<T>(Iq4_nl_LEVELS, lane, q, d, v);
+            plane_row<COLS / 16>(weights + scales<ROWS, COLS>(), row, step) + tile * 16 + lane / 4 * (2 * T), raw.d);
+    }
+
+    template <uint T>
+    static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
+        decode_levels<T>(Iq4_nl_LEVELS, raw.level, raw.q[t], w);
+    }
+
+    static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,
+                            float acc) {
+        return fma(raw.d[t], dot_run_pair(w, v, 0.0f), acc);
     }
 };
 
 template <uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS = 1>
 inline void gemv_iq4_nl(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                       thread float* acc, uint tokens = 1) {
-    gemv_packed<Repeated<Iq4_nl>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
+    gemv_packed<Shared<Iq4_nl>, ROWS, COLS, NR, KS, SPLIT, TOKENS>(weights, x, row, part, lane, acc, tokens);
 }
 
 // Four weights from `col`, a multiple of 4.

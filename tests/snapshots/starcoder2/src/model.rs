@@ -460,7 +460,7 @@ impl Model {
             rows,
             [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.token_embd, &b.normed, logits, params],
-            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
+            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
         );
     }
 
@@ -478,7 +478,7 @@ impl Model {
             rows,
             [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_TWO), k(kernel::QKV_PROJ_FEW)],
             &[&layer.qkv_proj, &b.normed, &layer.qkv_proj_bias, &b.qkv, params],
-            by_rows(rows, [4, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [4, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
