@@ -24,6 +24,8 @@ TABLES = {"q1_0": ("gemv_q1_0_sums", 4096), "tq1_0": ("gemv_tq1_0_sums", 4 * 201
           "iq1_m": ("gemv_iq1_m_sums", 2 * 2304 + 1024), "iq2_xxs": ("gemv_iq2_xxs_shared", 544)}
 # Formats with two tiles a group.
 WIDE = ("f32", "f16", "bf16", "q8_0", "affine8_64", "mxfp8", "e4m3_g128", "e4m3_g32")
+# Floats of 16 bits, of which a simdgroup has more rows.
+HALVES = ("f16", "bf16")
 # format: (its line in geometry.rs, sources besides common.metal, function, template arguments before the sizes)
 FORMATS = {f: ("Format::" + name, ["gemv_" + f], "gemv_" + f, "") for f, name in NAMES.items()}
 for bits in (2, 3, 4, 5, 6, 8):
@@ -141,16 +143,17 @@ def geometry(choices, columns_at_once, rows, cols):
 def few_rows(f, choices, files, function, arguments):
     """The kernels for a few rows of a format that is decoded once for all of them."""
     kernels = []
+    few = 8 if f in HALVES else 4
     for rows, cols in SHAPES[:3]:
-        nr, nsg, ks = geometry(choices, 512 if f in WIDE else 1024, rows, cols)
+        _, nsg, ks = geometry(choices, 512 if f in WIDE else 1024, rows, cols)
         for tokens, room in ((2, 2), (4, 4), (8, 4), (16, 4)):
             kernels.append({
-                "id": "forge/%s rows r4 sg%d ks%d room%d" % (f, nsg, ks, room), "op": "gemm", "format": "forge_" + f,
+                "id": "forge/%s rows r%d sg%d ks%d room%d" % (f, few, nsg, ks, room), "op": "gemm", "format": "forge_" + f,
                 "points": [{"shape": "%dx%d" % (rows, cols), "tokens": tokens}],
-                "defines": {"B_ROWS": str(rows), "B_COLS": str(cols), "B_NR": "4", "B_NSG": str(nsg), "B_KS": str(ks),
+                "defines": {"B_ROWS": str(rows), "B_COLS": str(cols), "B_NR": str(few), "B_NSG": str(nsg), "B_KS": str(ks),
                             "B_ROOM": str(room)},
                 "launches": [{"kernel": "bench_rows", "args": ["w", "x", "y", "u32:%d" % tokens],
-                              "grid": [-(-tokens // room), "ceil(rows, %d)" % (4 * nsg // ks), 1], "tg": [32 * nsg, 1, 1]}]})
+                              "grid": [-(-tokens // room), "ceil(rows, %d)" % (few * nsg // ks), 1], "tg": [32 * nsg, 1, 1]}]})
     done = set()
     source = [part for name in ["common", "rows"] + files for part in needed(name, done)]
     source.append({"text": ROWS_WRAPPER.replace("GEMV", function).replace("ARGUMENTS ", arguments)})
@@ -250,7 +253,7 @@ def main():
             json.dump(spec, open(os.path.join(out, f + "_experts.json"), "w"), indent=0)
             spec = mixers.expert_tiles(f, function.replace("gemv", "load4"), arguments, sources)
             json.dump(spec, open(os.path.join(out, f + "_expert_tiles.json"), "w"), indent=0)
-        if f in ("q8_0", "q4_0", "q4_k", "affine4_64"):
+        if f in ("q8_0", "q4_0", "q4_k", "affine4_64", "e4m3_g128", "q2_k", "q3_k", "iq4_nl", "iq4_xs", "f32") + HALVES:
             spec = few_rows(f, choices[line], files, function, arguments)
             json.dump(spec, open(os.path.join(out, f + "_rows.json"), "w"), indent=0)
         if f in ("f16", "q8_0", "q4_0", "q4_k", "affine4_64"):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks and times emitted projects on an NVIDIA GPU: what `cargo xtask gpu` packed, on the machine that has the GPU.
 
-  run.py OUT [--only REGEX] [--context N] [--prompt N] [--clients N,..] [--answer N,..] [--sanitizer]
+  run.py OUT [--only REGEX] [--context N] [--prompt N] [--clients N,..] [--answer N,..] [--serve=ARGUMENTS] [--sanitizer]
 
 Needs numpy, the driver and NVRTC. Prints a table of each part and writes the programs' own output to OUT.
 """
@@ -197,7 +197,7 @@ def step_sizes(entry, folder, out):
             failures.append(f"{entry['name']} {arguments[0]}")
 
 
-def serve_size(entry, folder, out, counts, length):
+def serve_size(entry, folder, out, counts, length, arguments):
     """First tokens, gaps and tokens a second of as many clients as that, each against a server of its own."""
     print(f"prompts of {PROMPT_TOKENS} tokens, answers of {length}")
     print("| clients | tokens/s | first token p50 | last | gap p99 | of one client |\n| ---: | ---: | ---: | ---: | ---: | ---: |")
@@ -206,7 +206,7 @@ def serve_size(entry, folder, out, counts, length):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [os.path.join(folder, "program"), "serve", "--port", str(port), "--quiet", "--speculate", "off"]
+        command = [os.path.join(folder, "program"), "serve", "--port", str(port), "--quiet", "--speculate", "off", *arguments]
         with open(os.path.join(out, entry["name"] + ".log"), "a") as log:
             server = subprocess.Popen(command, cwd=folder, env={**os.environ, "METAL_SIM_DEVICE": "cuda"}, stdout=log, stderr=log)
         try:
@@ -252,7 +252,7 @@ def time_size(entry, options):
         try:
             step_sizes(entry, folder, out)
             for length in numbers(options.answer):
-                serve_size(entry, folder, out, numbers(options.clients), length)
+                serve_size(entry, folder, out, numbers(options.clients), length, options.serve.split())
         except (RuntimeError, OSError) as error:
             print(error)
             failures.append(f"{name} serve")
@@ -280,6 +280,7 @@ def main():
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--clients", default="1,4,8,16,64", help="clients of a server at once")
     parser.add_argument("--answer", default="64,256", help="tokens that each of them asks")
+    parser.add_argument("--serve", default="", help="more arguments of the server, as one")
     parser.add_argument("--sanitizer", action="store_true", help="also run a few tokens of each case under compute-sanitizer")
     options = parser.parse_args()
     options.out = os.path.abspath(options.out)

@@ -21,9 +21,10 @@ pub struct Geometry {
 
 impl Geometry {
     /// That of a kernel that multiplies several tokens at once, whose simdgroups have `least` rows at least: columns are
-    /// split in the same way. `floats` says that the weights are floats as they are.
-    pub fn for_few_tokens(self, floats: bool, least: usize) -> Self {
-        let rows = if floats { FEW_TOKENS_FLOAT_ROWS } else { FEW_TOKENS_ROWS };
+    /// split in the same way.
+    pub fn for_few_tokens(self, format: Format, least: usize) -> Self {
+        let halves = matches!(format, Format::F16 | Format::BF16);
+        let rows = if halves { FEW_TOKENS_HALVES_ROWS } else { FEW_TOKENS_ROWS };
         Geometry { rows_per_simdgroup: rows.max(least), ..self }
     }
 
@@ -41,8 +42,8 @@ pub const TABLE_ROWS: usize = 8_192;
 /// token's input once for all of its rows.
 const FEW_TOKENS_ROWS: usize = 4;
 
-/// The same of floats, of which more rows have room: no scales and sums go with them.
-const FEW_TOKENS_FLOAT_ROWS: usize = 8;
+/// The same of floats of 16 bits, of which more rows have room: no scales and sums go with them.
+const FEW_TOKENS_HALVES_ROWS: usize = 8;
 
 /// What a geometry is chosen by: the matrix of a product, or stacked matrices with the format of the tallest; where layers
 /// differ in format, that of the most.

@@ -26,6 +26,8 @@ const SLOTS: usize = 4;
 const DEPTH: &str = "7";
 /// What guesses may cost at most.
 const LEAST: f64 = 0.97;
+/// Pairs that do not count: the first answers are about what the machine has in its caches.
+const WARM_UP: usize = 2;
 /// How often it is said how far it is.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
@@ -138,14 +140,13 @@ impl Pair {
     /// Texts at a high temperature, of which nothing can be guessed: what that costs.
     fn unpredictable(&self, pairs: usize) -> Result<()> {
         let (mut wall, mut processors, mut guessed) = (Vec::new(), Vec::new(), 0);
-        let progress = Progress::new(&format!("{}, unpredictable text", self.name), pairs);
-        for pair in 0..pairs {
+        let progress = Progress::new(&format!("{}, unpredictable text", self.name), WARM_UP + pairs);
+        for pair in 0..WARM_UP + pairs {
             let messages = json!([{ "role": "user", "content": format!("Tell me something new, number {pair}.") }]);
             let body = json!({ "messages": messages, "max_tokens": TOKENS, "temperature": 1.5, "seed": pair });
             let [guesses, plain] = self.ask("/v1/chat/completions", &body, pair % 2 == 0)?;
             progress.one();
-            // The first answers are about what the machine has in its caches.
-            if pair > 1 && plain.count("predicted_n") > 16 {
+            if pair >= WARM_UP && plain.count("predicted_n") > 16 {
                 wall.push(plain.seconds() / guesses.seconds());
                 processors.push(plain.processors / guesses.processors);
                 guessed += guesses.count("draft_n");

@@ -107,7 +107,7 @@ impl Gemv {
             return Self { tokens: Tokens::Each, ..self.clone() };
         }
         let least = if self.epilogue.partials() > 0 { self.one.rows_per_simdgroup } else { 1 };
-        let geometry = self.one.for_few_tokens(self.shape.format.is_float(), least);
+        let geometry = self.one.for_few_tokens(self.shape.format, least);
         Self { geometry, tokens: Tokens::Few(room), ..self.clone() }
     }
 
