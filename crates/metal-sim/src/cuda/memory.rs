@@ -12,10 +12,6 @@ use crate::error::Error;
 /// would take much of the machine's memory, and of a large buffer that is read now and then pinning costs more than copies.
 const PINNED: Range<usize> = 16 << 10..256 << 20;
 
-/// Bytes that a copy to the host brings at least, from the first that is wanted on: it takes about as long for a few, and who reads a cache
-/// reads on where it stopped.
-const LEAST: usize = 128 << 10;
-
 /// Which bytes are newer on one side.
 #[derive(Default)]
 struct Newer {
@@ -108,19 +104,15 @@ impl Mirror {
         Ok(state.address)
     }
 
-    /// Copies what command buffers that are done wrote of the bytes `wanted` to `host`, and maybe of those behind them.
+    /// Copies what command buffers that are done wrote of the bytes `wanted` to `host`.
     ///
     /// # Safety
     /// `host` must be the buffer's memory.
     pub(crate) unsafe fn pull(&self, host: *mut u8, wanted: &Range<usize>) {
         let mut state = self.state();
-        if !state.newer.gpu.overlaps(wanted) {
-            return;
-        }
-        let reach = wanted.start..wanted.end.max(self.len.min(wanted.start + LEAST));
-        let ranges = state.newer.gpu.take_within(&reach);
+        let ranges = state.newer.gpu.take_within(wanted);
         // a copy fails where the context is lost, and then every later command buffer fails too and says so
-        if self.gpu.enter().is_err() {
+        if ranges.is_empty() || self.gpu.enter().is_err() {
             return;
         }
         state.pulled += ranges.iter().map(Range::len).sum::<usize>();

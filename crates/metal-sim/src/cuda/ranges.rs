@@ -47,12 +47,6 @@ impl Ranges {
         self.ranges.iter()
     }
 
-    /// Whether bytes of `range` are in the set.
-    pub(super) fn overlaps(&self, range: &Range<usize>) -> bool {
-        let first = self.ranges.partition_point(|have| have.end <= range.start);
-        !range.is_empty() && self.ranges.get(first).is_some_and(|have| have.start < range.end)
-    }
-
     /// The bytes of `range` that are in the set, which it then has no more.
     pub(super) fn take_within(&mut self, range: &Range<usize>) -> Vec<Range<usize>> {
         let overlap = |have: &Range<usize>| have.start.max(range.start)..have.end.min(range.end);
@@ -97,7 +91,6 @@ mod tests {
             let (start, what) = (next(65), next(3));
             let range = start..(start + next(9)).min(64);
             let before: Vec<usize> = range.clone().filter(|at| bytes[*at]).collect();
-            assert_eq!(ranges.overlaps(&range), !before.is_empty());
             bytes.get_mut(range.clone()).unwrap_or_default().fill(what == 0);
             match what {
                 0 => ranges.insert(range),
