@@ -29,8 +29,8 @@ PUBLISHED = {
     "Qwen3.8-27B": {"parameters": 27e9},
     "Gemma-4-26B-A4B": {"parameters": 25.2e9, "active": 3.8e9},
     "Qwen3-Coder-Next": {"parameters": 80e9},
-    # Qwen's own Q4_K_M file and model card.
-    "Qwen3-30B-A3B": {"bytes": 18.56e9, "parameters": 30.5e9, "active": 3.3e9},
+    # Qwen's own Q4_K_M file and model card, which counts the table of embeddings as active; a token reads one row of its 151936.
+    "Qwen3-30B-A3B": {"bytes": 18.56e9, "parameters": 30.5e9, "active": 3.3e9 - 151936 * 2048},
     "Qwen3.5-9B": {"parameters": 9e9},
     # bartowski's Q8_0 files; DeepSeek's and Z.ai's model cards, of which the latter rounds what is active to 3e9.
     "deepseek-v3": {"bytes": 713.29e9, "parameters": 671e9, "active": 37e9, "cache": 61 * 576 * 2},
