@@ -163,7 +163,8 @@ inline void add_words(device const uchar* weights, device const float* x, uint r
     }
 }
 
-// acc as in gemv_packed.
+// acc[n * NR + r] = sum over this simdgroup's share of the columns of W[row + row_step(r), k] * x[n, k] for the tokens that are there,
+// the same in every lane. KS simdgroups share the rows; `part` of them is this one.
 template <typename W, uint ROWS, uint COLS, uint NR, uint KS, uint SPLIT, uint TOKENS>
 inline void gemv_floats(device const uchar* weights, device const float* x, uint row, uint part, uint lane,
                         thread float* acc, uint tokens) {
