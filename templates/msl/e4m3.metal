@@ -1,11 +1,3 @@
-// Codes of 8 bits that are floats of 4 bits of exponent and 3 of fraction (E4M3), biased by 7. Moved to where a half has them they
-// are that number times 2^-8, subnormal ones too.
-struct E4m3Codes {
-    static constexpr constant float UNIT = 256.0f;
-
-    static inline void place_input(uint t, thread float4* v) {}
-};
-
 // Two codes in the low bytes of halves, times 2^-8.
 inline float2 e4m3_pair(uint bits) {
     return float2(as_type<half2>((bits << 8 & 0x80008000u) | (bits << 7 & 0x3F803F80u)));
@@ -17,6 +9,20 @@ inline float4 e4m3_run(uint word) {
     const float2 odd = e4m3_pair(word >> 8 & 0x00FF00FFu);
     return float4(even.x, odd.x, even.y, odd.y);
 }
+
+// Codes of 8 bits that are floats of 4 bits of exponent and 3 of fraction (E4M3), biased by 7. Moved to where a half has them they
+// are that number times 2^-8, subnormal ones too.
+struct E4m3Codes {
+    static constexpr constant float UNIT = 256.0f;
+
+    static inline void place_input(uint t, thread float4* v) {}
+
+    // The codes of a lane's 8 columns of tile t, in units.
+    static inline void decode(thread const uint* words, uint t, thread float4* w) {
+        w[0] = e4m3_run(words[2 * t]);
+        w[1] = e4m3_run(words[2 * t + 1]);
+    }
+};
 
 // E4M3 values with a float scale for GROUP columns.
 template <uint GROUP>
@@ -46,8 +52,7 @@ struct E4m3 {
 
     template <uint T>
     static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
-        w[0] = e4m3_run(raw.q[2 * t]);
-        w[1] = e4m3_run(raw.q[2 * t + 1]);
+        Codes::decode(raw.q, t, w);
     }
 
     static inline float add(thread const Raw& raw, uint t, thread const float4* w, thread const float4* v, float sum,

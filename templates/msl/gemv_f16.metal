@@ -4,14 +4,10 @@ struct F16Rows {
     static constexpr constant uint COLUMNS = 8;
     static constexpr constant uint BYTES = 2;
 
-    static inline float4 four(uint2 bits) { return float4(as_type<half4>(bits)); }
+    static inline float4 floats(uint2 bits) { return float4(as_type<half4>(bits)); }
 
-    static inline void decode(uint4 bits, thread float4* w) {
-        w[0] = four(uint2(bits.x, bits.y));
-        w[1] = four(uint2(bits.z, bits.w));
-    }
-
-    static inline float4 quad(device const uchar* p) { return four(*(device const uint2*)p); }
+    static inline float4 four(uint4 bits, uint q) { return floats(q == 0 ? uint2(bits.x, bits.y) : uint2(bits.z, bits.w)); }
+    static inline float4 quad(device const uchar* p) { return floats(*(device const uint2*)p); }
     static inline float element(device const uchar* weights, ulong at) { return float(((device const half*)weights)[at]); }
 };
 

@@ -4,7 +4,7 @@ struct F32Rows {
     static constexpr constant uint COLUMNS = 4;
     static constexpr constant uint BYTES = 4;
 
-    static inline void decode(uint4 bits, thread float4* w) { w[0] = as_type<float4>(bits); }
+    static inline float4 four(uint4 bits, uint) { return as_type<float4>(bits); }
     static inline float4 quad(device const uchar* p) { return *(device const float4*)p; }
     static inline float element(device const uchar* weights, ulong at) { return ((device const float*)weights)[at]; }
 };

@@ -30,8 +30,7 @@ struct Mxfp8 {
 
     template <uint T>
     static inline void decode(thread const Raw& raw, uint t, thread float4* w) {
-        w[0] = e4m3_run(raw.q[2 * t]);
-        w[1] = e4m3_run(raw.q[2 * t + 1]);
+        Codes::decode(raw.q, t, w);
     }
 
     // The unit is not a scale's factor: the largest times it is no number.

@@ -253,7 +253,7 @@ def main():
             json.dump(spec, open(os.path.join(out, f + "_experts.json"), "w"), indent=0)
             spec = mixers.expert_tiles(f, function.replace("gemv", "load4"), arguments, sources)
             json.dump(spec, open(os.path.join(out, f + "_expert_tiles.json"), "w"), indent=0)
-        if f in ("q8_0", "q4_0", "q4_k", "affine4_64", "e4m3_g128", "q2_k", "q3_k", "iq4_nl", "iq4_xs", "f32") + HALVES:
+        if f in ("q8_0", "q4_0", "q4_k", "affine4_64", "e4m3_g128", "e4m3_g32", "q2_k", "q3_k", "iq4_nl", "iq4_xs", "f32") + HALVES:
             spec = few_rows(f, choices[line], files, function, arguments)
             json.dump(spec, open(os.path.join(out, f + "_rows.json"), "w"), indent=0)
         if f in ("f16", "q8_0", "q4_0", "q4_k", "affine4_64"):

@@ -102,7 +102,7 @@ inline device const uchar* plane_row(device const uchar* plane, uint row, uint s
 }
 
 // Rows of floats as they are, 16 bytes a lane where rows are whole 16-byte words, else four columns. W is how a float is stored: COLUMNS
-// of a word and BYTES of a column; decode makes a word's columns, quad four from an address on, element number `at` one.
+// of a word and BYTES of a column; four is four columns of a word, quad four from an address on, element number `at` one.
 
 // T words of each row, 32 lanes side by side, added to acc. Every sum has the same terms in the same order however many tokens there are:
 // with several a word is decoded once for all of them.
@@ -122,10 +122,9 @@ inline void add_words(device const uchar* weights, device const float* x, uint r
             const uint step = row_step<ROWS, NR, SPLIT>(row, r);
             device const uint4* words = (device const uint4*)plane_row<COLS * W::BYTES>(weights, row, step) + word + lane;
             for (uint t = 0; t < T; ++t) {
-                float4 w[QUADS];
-                W::decode(words[t * LANES], w);
+                const uint4 bits = words[t * LANES];
                 for (uint q = 0; q < QUADS; ++q) {
-                    acc[r] = fma4(w[q], v[QUADS * t + q], acc[r]);
+                    acc[r] = fma4(W::four(bits, q), v[QUADS * t + q], acc[r]);
                 }
             }
         }
@@ -143,9 +142,7 @@ inline void add_words(device const uchar* weights, device const float* x, uint r
                 float4 w[NR];
                 #pragma clang loop unroll(full)
                 for (uint r = 0; r < NR; ++r) {
-                    float4 columns[QUADS];
-                    W::decode(bits[r], columns);
-                    w[r] = columns[q];
+                    w[r] = W::four(bits[r], q);
                 }
                 #pragma clang loop unroll(full)
                 for (uint n = 0; n < TOKENS; ++n) {
@@ -242,16 +239,12 @@ struct Bf16Rows {
     static constexpr constant uint COLUMNS = 8;
     static constexpr constant uint BYTES = 2;
 
-    static inline float4 four(uint2 bits) {
+    static inline float4 floats(uint2 bits) {
         return as_type<float4>(uint4(bits.x << 16, bits.x & 0xFFFF0000u, bits.y << 16, bits.y & 0xFFFF0000u));
     }
 
-    static inline void decode(uint4 bits, thread float4* w) {
-        w[0] = four(uint2(bits.x, bits.y));
-        w[1] = four(uint2(bits.z, bits.w));
-    }
-
-    static inline float4 quad(device const uchar* p) { return four(*(device const uint2*)p); }
+    static inline float4 four(uint4 bits, uint q) { return floats(q == 0 ? uint2(bits.x, bits.y) : uint2(bits.z, bits.w)); }
+    static inline float4 quad(device const uchar* p) { return floats(*(device const uint2*)p); }
     static inline float element(device const uchar* weights, ulong at) { return bf16_to_float(((device const ushort*)weights)[at]); }
 };
 
