@@ -165,7 +165,7 @@ pub trait LanguageModel: Send {
         Ok(())
     }
 
-    /// Appends the state that positions of a slot have of their own, while no step of it is on its way.
+    /// Appends the state that positions of a slot have of their own, while no step that writes them is on its way.
     ///
     /// # Errors
     /// GPU errors.

@@ -193,6 +193,12 @@ impl Prefixes {
         self.budget > 0 || self.lost.is_some()
     }
 
+    /// Whether so many tokens take half of the room at most, as far as what is kept tells what one takes.
+    pub fn is_roomy_for(&self, tokens: usize) -> bool {
+        let each = self.blocks.values().next().map_or(0, |block| block.bytes().div_ceil(block.tokens.len().max(1)));
+        self.budget > 0 && tokens.saturating_mul(each) <= self.budget / 2
+    }
+
     /// Bytes that are taken.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -211,12 +217,20 @@ impl Prefixes {
 
     /// The most of a prompt that is kept, but for its last token.
     pub fn find(&self, prompt: &[u32]) -> Found {
-        let limit = prompt.len().saturating_sub(1);
+        self.find_within(&prompt[..prompt.len().saturating_sub(1)])
+    }
+
+    /// Tokens of a sequence whose blocks are kept whole.
+    pub fn whole_blocks(&self, tokens: &[u32]) -> usize {
+        self.find_within(tokens).shared / BLOCK * BLOCK
+    }
+
+    fn find_within(&self, prompt: &[u32]) -> Found {
         let mut found = Found { shared: 0, positions: 0, path: Vec::new() };
         let mut path = Vec::new();
         let mut children = &self.roots;
         loop {
-            let rest = &prompt[found.shared..limit];
+            let rest = &prompt[found.shared..];
             let common = |node: &Node| shared(&self.blocks[node].tokens, rest);
             let Some((node, count)) = children.iter().map(|node| (*node, common(node))).max_by_key(|(_, count)| *count)
             else {

@@ -24,6 +24,8 @@ struct Held {
     used: u64,
     /// A sequence is running in it.
     busy: bool,
+    /// Its first tokens whose state was copied to memory ahead of their loss.
+    copied: usize,
 }
 
 /// Where a prompt goes.
@@ -174,8 +176,8 @@ impl Slots {
         Some(place)
     }
 
-    /// The free slot that was not used for longest.
-    fn oldest(&self) -> Option<Slot> {
+    /// The free slot that was not used for longest, which is the next to lose what it holds.
+    pub fn oldest(&self) -> Option<Slot> {
         let free = (0..self.held.len()).filter(|&slot| !self.held[slot].busy);
         free.min_by_key(|&slot| (self.held[slot].used, slot))
     }
@@ -202,7 +204,7 @@ impl Slots {
         let here = place.reused > 0 && self.shared(from, prompt) >= place.reused;
         let reached = if here { self.held[from].reached } else { place.reused };
         let tokens = prompt[..place.reused].to_vec();
-        self.held[place.slot] = Held { tokens, reached, used: self.clock, busy: true };
+        self.held[place.slot] = Held { tokens, reached, used: self.clock, busy: true, copied: 0 };
     }
 
     /// [`Slots::choose`] and [`Slots::occupy`].
@@ -245,6 +247,16 @@ impl Slots {
         held.reached = held.reached.max(positions);
     }
 
+    /// So many of a slot's first tokens have their state in memory too, as far as was seen to so far.
+    pub fn copied(&self, slot: Slot) -> usize {
+        self.held[slot].copied
+    }
+
+    /// Says so.
+    pub fn set_copied(&mut self, slot: Slot, tokens: usize) {
+        self.held[slot].copied = tokens;
+    }
+
     /// A slot's sequence runs no more; what it holds stays.
     pub fn release(&mut self, slot: Slot) {
         self.held[slot].busy = false;
@@ -256,6 +268,7 @@ impl Slots {
         held.reached = held.reached.max(tokens.len());
         held.tokens = tokens;
         held.busy = false;
+        held.copied = 0;
     }
 
     /// Cuts a slot's sequence back. `false` where its model cannot go on from there: the slot is empty then.
@@ -267,6 +280,7 @@ impl Slots {
             return false;
         }
         held.tokens.truncate(positions);
+        held.copied = held.copied.min(kept);
         true
     }
 

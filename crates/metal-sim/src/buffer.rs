@@ -178,6 +178,10 @@ impl Buffer {
     pub fn read(&self, offset: usize, bytes: &mut [u8]) {
         let fits = offset.checked_add(bytes.len()).is_some_and(|end| end <= self.len());
         assert!(fits, "{} bytes at {offset} from buffer {}", bytes.len(), self.label());
+        #[cfg(feature = "cuda")]
+        if self.inner.mirror.as_ref().is_some_and(|mirror| mirror.read(offset, bytes)) {
+            return;
+        }
         self.fetch(offset, bytes.len());
         // SAFETY: in bounds, and the destination is a Rust slice of other memory
         unsafe { self.contents().add(offset).copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };

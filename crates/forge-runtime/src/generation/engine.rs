@@ -2,7 +2,7 @@
 //!
 //! A turn starts a step or runs a tile, whichever [`Policy`] says. The step that was started before is heard while the new one runs, so that the
 //! device never waits for the host: a row's token is then what its slot chose, which the host does not know yet. What may not happen while
-//! a step is on its way (copies, a sequence that begins) waits for its end.
+//! a step is on its way (copies between slots, a sequence that begins) waits for its end.
 //!
 //! A sequence whose tokens are held to a form has its rows started like any other. Only the choice of the next token waits: the step is left open
 //! until the one before has been heard, and which tokens may come is found out while the device is at work on the logits. Others in the same
@@ -203,6 +203,7 @@ impl<M: LanguageModel> Engine<M> {
                     }
                 }
                 let next = self.start(&ids, audience, &mut ended);
+                self.copy_ahead(next.as_ref());
                 self.land(audience, &mut ended);
                 self.flight = next.and_then(|flight| self.close(flight, audience, &mut ended));
             }

@@ -50,16 +50,7 @@ impl Buffer {
     pub fn read<T: Pod>(&self, offset: u64, out: &mut [T]) {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(out);
         self.check(offset, bytes.len() as u64);
-        self.storage.fetch(offset, bytes.len());
-        // SAFETY: the range was checked to lie inside the storage, which lives as long as `self`; `bytes` is memory of the
-        // caller and cannot overlap it.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                self.storage.contents().add(offset as usize),
-                bytes.as_mut_ptr(),
-                bytes.len(),
-            );
-        }
+        self.storage.read(offset, bytes);
     }
 
     /// Copies into the buffer, from byte `offset` on. Not while a command buffer that touches these bytes is running.
@@ -69,7 +60,8 @@ impl Buffer {
     pub fn write<T: Pod>(&self, offset: u64, data: &[T]) {
         let bytes: &[u8] = bytemuck::cast_slice(data);
         self.check(offset, bytes.len() as u64);
-        // SAFETY: as in `read`; buffers over read-only mappings are not handed out as `Buffer`.
+        // SAFETY: the range was checked to lie inside the storage, which lives as long as `self`; `bytes` is memory of the caller and
+        // cannot overlap it. Buffers over read-only mappings are not handed out as `Buffer`.
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.storage.contents().add(offset as usize), bytes.len());
         }

@@ -92,6 +92,11 @@ impl Storage {
         self.0.contents()
     }
 
+    /// Copies bytes from an offset on.
+    pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) {
+        self.0.read(offset as usize, bytes);
+    }
+
     /// Brings these bytes here, where a GPU of its own memory wrote them.
     pub(super) fn fetch(&self, offset: u64, len: usize) {
         self.0.fetch(offset as usize, len);

@@ -1,7 +1,7 @@
 //! What the tests share: real tokenizers as fixtures, and a model that is a hash function.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -136,6 +136,8 @@ pub struct HashModel {
     pub counters: Arc<Counters>,
     pub info: Option<&'static ModelInfo>,
     pub slots: BTreeMap<Slot, Sequence>,
+    /// Rows of the steps that were started and not waited for: their state must not be read.
+    pub on_their_way: VecDeque<Vec<(Slot, usize)>>,
 }
 
 /// What a slot holds.
@@ -161,6 +163,8 @@ pub struct Counters {
     pub decoded: AtomicUsize,
     pub prefilled_tokens: AtomicUsize,
     pub copies: AtomicUsize,
+    /// Positions whose state was read.
+    pub rows_read: AtomicUsize,
     /// What the model was asked for, in order.
     pub calls: Mutex<Vec<Call>>,
 }
@@ -303,6 +307,7 @@ impl LanguageModel for HashModel {
                 self.slots.entry(row.slot).or_default().allowed.clear();
             }
         }
+        self.on_their_way.push_back(rows.iter().map(|row| (row.slot, row.position)).collect());
         if batch::is_open(rows) {
             return Ok(Step::Running { pending: Vec::new(), number: 0, rows: rows.to_vec(), open: true });
         }
@@ -336,6 +341,7 @@ impl LanguageModel for HashModel {
     }
 
     fn finish(&mut self, step: Step) -> Result<Vec<Outcome>> {
+        self.on_their_way.pop_front();
         match self.choose(step)? {
             Step::Done(outcomes) => Ok(outcomes),
             Step::Running { .. } => panic!("no step of this model runs on"),
@@ -366,6 +372,9 @@ impl LanguageModel for HashModel {
     // The state of a position is its token, and what they come to a hash of them.
 
     fn read_rows(&mut self, slot: Slot, positions: Range<usize>, rows: &mut Vec<u8>) -> Result<()> {
+        let mut written = self.on_their_way.iter().flatten();
+        assert!(!written.any(|(of, at)| *of == slot && positions.contains(at)), "{positions:?} are being written");
+        self.counters.rows_read.fetch_add(positions.len(), Ordering::SeqCst);
         rows.extend(self.slots[&slot].tokens[positions].iter().flat_map(|token| token.to_le_bytes()));
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Beginnings that are kept in memory: what is found, what it costs, what is given up, and that what comes back is what was there.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use crate::{common, plain};
 use common::{HashModel, INFO, text};
@@ -198,4 +199,39 @@ fn what_is_brought_back_is_not_what_room_is_made_of() {
             }
         }
     }
+}
+
+/// Positions whose state is read while a first sequence runs; those that are read beside as many while a second does, and the tokens that a third
+/// run, of the first's prompt, reuses.
+fn reads(slots: usize, room: usize) -> [usize; 3] {
+    let model = HashModel { script: vec![70; 300], ..HashModel::with_info(ModelInfo { slots, few_rows: 8, ..INFO }) };
+    let counters = model.counters.clone();
+    let mut engine = Engine::new(model, text("demo"));
+    engine.keep_in_memory(room);
+    let mut generate = |first: u32| {
+        let prompt = (first..first + 40).collect();
+        let request = Request { prompt, max_tokens: Some(200), ..Request::default() };
+        let before = counters.rows_read.load(Ordering::SeqCst);
+        let summary = engine.generate(&request, &mut Silent).expect("generates");
+        (counters.rows_read.load(Ordering::SeqCst) - before, summary.reused_tokens)
+    };
+    let (running, _) = generate(100);
+    let (after, _) = generate(200);
+    // The first again; what its slot holds now comes to memory in its turn.
+    let (_, reused) = generate(100);
+    [running, after - running.min(after), reused]
+}
+
+#[test]
+fn what_a_slot_may_lose_is_copied_while_the_device_is_at_work() {
+    // Of 239 positions three blocks are copied on the way, and the rest when the slot is lost.
+    assert_eq!(reads(1, 1 << 20), [192, 239 - 192, 39]);
+    // Where there is a free slot that holds nothing, who comes next takes that. Then the one with the first is the next to be taken, and is
+    // copied while the second runs beside it.
+    assert_eq!(reads(2, 1 << 20), [0, 192, 39]);
+    // Nothing is given up for what slots hold: here there is room for a sequence, and not for two.
+    let [running, _, reused] = reads(1, 8 * 300);
+    assert!(running < 192, "{running}");
+    assert_eq!(reused, 39);
+    assert_eq!(reads(1, 0), [0, 0, 0]);
 }

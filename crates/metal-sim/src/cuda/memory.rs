@@ -12,6 +12,9 @@ use crate::error::Error;
 /// would take much of the machine's memory, and of a large buffer that is read now and then pinning costs more than copies.
 const PINNED: Range<usize> = 16 << 10..256 << 20;
 
+/// A read of at most this part of a buffer does not go through the host's copy.
+const SMALL_PART: usize = 16;
+
 /// Which bytes are newer on one side.
 #[derive(Default)]
 struct Newer {
@@ -102,6 +105,19 @@ impl Mirror {
             driver.check("cuMemcpyHtoDAsync", status)?;
         }
         Ok(state.address)
+    }
+
+    /// Copies the bytes at `offset` straight from the GPU, if all of them are newer there and they are a small part of the buffer: pages of
+    /// the host's copy would have to be made for them. Whether it did.
+    pub(crate) fn read(&self, offset: usize, bytes: &mut [u8]) -> bool {
+        let state = self.state();
+        let range = offset..offset + bytes.len();
+        if bytes.len() > self.len / SMALL_PART || !state.newer.gpu.has(&range) || self.gpu.enter().is_err() {
+            return false;
+        }
+        let from = state.address + offset as u64;
+        // SAFETY: the range is inside the buffer, since something of it is newer on the GPU, and `bytes` is as long
+        unsafe { (self.gpu.driver.download)(bytes.as_mut_ptr().cast(), from, bytes.len()) == 0 }
     }
 
     /// Copies what command buffers that are done wrote of the bytes `wanted` to `host`.

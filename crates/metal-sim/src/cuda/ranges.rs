@@ -42,6 +42,12 @@ impl Ranges {
         self.ranges.splice(first..end, kept);
     }
 
+    /// Whether it has all bytes of `range`.
+    pub(super) fn has(&self, range: &Range<usize>) -> bool {
+        let at = self.ranges.partition_point(|have| have.end < range.end);
+        self.ranges.get(at).is_some_and(|have| have.start <= range.start)
+    }
+
     /// The ranges, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Range<usize>> {
         self.ranges.iter()
@@ -91,6 +97,9 @@ mod tests {
             let (start, what) = (next(65), next(3));
             let range = start..(start + next(9)).min(64);
             let before: Vec<usize> = range.clone().filter(|at| bytes[*at]).collect();
+            if !range.is_empty() {
+                assert_eq!(ranges.has(&range), before.len() == range.len());
+            }
             bytes.get_mut(range.clone()).unwrap_or_default().fill(what == 0);
             match what {
                 0 => ranges.insert(range),

@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::super::super::batch::Slot;
-use super::super::super::prefix::{InSlot, Kept, State};
+use super::super::super::prefix::{BLOCK, InSlot, Kept, State};
 use super::super::super::slots::{Miss, Tier};
 use super::super::super::snapshots::{Folder, Snapshots};
 use super::super::super::{LanguageModel, Result, state};
 use super::super::sequence::{Sequence, Settled};
-use super::Engine;
+use super::{Engine, Flight};
 
 /// Tokens that are worth being kept when a slot is about to lose them.
 const WORTH_KEEPING: usize = 16;
@@ -213,6 +213,38 @@ impl<M: LanguageModel> Engine<M> {
         // What cannot be kept has to be run again, no more.
         let _ = self.prefixes.keep(tokens, mark, &mut InSlot { model: &mut self.model, slot });
         self.store_lost();
+    }
+
+    /// Copies a block of a slot's state to memory while the device is at work on a step, so that who takes the slot next does not wait for
+    /// all of it, and nobody else with them. It is the slot that will be lost next, or any where all are at work; and only where that
+    /// leaves half of the room to what slots hold no more.
+    pub(super) fn copy_ahead(&mut self, next: Option<&Flight>) {
+        let held = |slot: Slot| self.slots.tokens(slot).len();
+        if self.is_marked() || !self.prefixes.is_roomy_for((0..self.slots.count()).map(held).sum()) {
+            return;
+        }
+        let on_their_way = || self.flight.iter().chain(next).flat_map(|flight| &flight.shares);
+        // Blocks before what is being written.
+        let end = |slot: Slot| {
+            let first = on_their_way().filter(|share| share.slot == slot).map(|share| share.position).min();
+            held(slot).min(first.unwrap_or(usize::MAX)) / BLOCK * BLOCK
+        };
+        let behind = |slot: Slot| end(slot).saturating_sub(self.slots.copied(slot));
+        let slots = self.slots.oldest().map_or(0..self.slots.count(), |slot| slot..slot + 1);
+        let Some(slot) = slots.max_by_key(|&slot| behind(slot)).filter(|&slot| behind(slot) > 0) else { return };
+        let end = end(slot);
+        let before = match self.slots.copied(slot) {
+            0 => self.prefixes.whole_blocks(&self.slots.tokens(slot)[..end]),
+            copied => copied,
+        };
+        let upto = end.min(before + BLOCK);
+        if upto > before {
+            let mut state = InSlot { model: &mut self.model, slot };
+            // What cannot be copied is tried again when it is about to be lost.
+            let _ = self.prefixes.keep(&self.slots.tokens(slot)[..upto], None, &mut state);
+            self.store_lost();
+        }
+        self.slots.set_copied(slot, upto);
     }
 
     /// Has what memory had no room for written to files.

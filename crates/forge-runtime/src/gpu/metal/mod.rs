@@ -71,6 +71,15 @@ impl Storage {
         self.0.contents().cast::<u8>().as_ptr()
     }
 
+    /// Copies bytes from an offset on, which the caller has checked.
+    pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) {
+        // SAFETY: the range lies inside the buffer, which lives as long as `self`; `bytes` is memory of the caller and cannot overlap
+        // it.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.contents().add(offset as usize), bytes.as_mut_ptr(), bytes.len());
+        }
+    }
+
     /// Shared memory needs no word of what the host wrote.
     pub(super) fn written(&self, _offset: u64, _len: usize) {}
 
