@@ -29,7 +29,7 @@ HALVES = ("f16", "bf16")
 # format: (its line in geometry.rs, sources besides common.metal, function, template arguments before the sizes)
 FORMATS = {f: ("Format::" + name, ["gemv_" + f], "gemv_" + f, "") for f, name in NAMES.items()}
 for bits in (2, 3, 4, 5, 6, 8):
-    line = "Format::Affine { bits: 2 | 3, .. }" if bits < 4 else "Format::Affine { bits: 8, .. }" if bits == 8 else "Format::Affine { .. }"
+    line = "Format::Affine { bits: 2 | 3, .. }" if bits < 4 else "Format::Affine { bits: %d, .. }" % bits if bits in (6, 8) else "Format::Affine { .. }"
     FORMATS["affine%d_64" % bits] = (line, ["codes_%d" % bits, "gemv_affine"], "gemv_affine", "Codes%d, 64, true, false, " % bits)
 
 WRAPPER = """
@@ -146,6 +146,7 @@ def few_rows(f, choices, files, function, arguments):
     few = 8 if f in HALVES else 4
     for rows, cols in SHAPES[:3]:
         _, nsg, ks = geometry(choices, 512 if f in WIDE else 1024, rows, cols)
+        nsg = min(nsg, max(4, ks))
         for tokens, room in ((2, 2), (4, 4), (8, 4), (16, 4)):
             kernels.append({
                 "id": "forge/%s rows r%d sg%d ks%d room%d" % (f, few, nsg, ks, room), "op": "gemm", "format": "forge_" + f,

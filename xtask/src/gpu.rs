@@ -45,11 +45,12 @@ const fn llama_8b(mix: Mix) -> Sizes {
 }
 
 /// Name, sizes, and sequences side by side: a program of several is measured as a server.
-const SIZES: [(&str, Sizes, usize); 6] = [
+const SIZES: [(&str, Sizes, usize); 7] = [
     ("llama-8b-q8_0", llama_8b(Mix::Q8), 1),
     ("llama-8b-q4_0", llama_8b(Mix::Q4), 1),
     ("llama-8b-q4_k_m", llama_8b(Mix::Q4KM), 1),
     ("serve-8b-q8_0", llama_8b(Mix::Q8), SLOTS),
+    ("serve-8b-q4_0", llama_8b(Mix::Q4), SLOTS),
     ("serve-8b-q4_k_m", llama_8b(Mix::Q4KM), SLOTS),
     ("serve-8b-f16", llama_8b(Mix::F16), SLOTS),
 ];

@@ -2,7 +2,9 @@
 //!
 //! The table holds, per class of formats and class of shapes, the best of 5 to 8 geometries timed by `bench-msl-cuda` on
 //! one H200, whole and on a partition of 40 multiprocessors; where the two disagreed by little, the partition decided,
-//! being nearer to an Apple GPU. `docs/kernels-measured.md` has the figures.
+//! being nearer to an Apple GPU. Of shapes that write the residual stream it is the best of those whose threadgroups have eight rows,
+//! where that costs nothing: each threadgroup writes a partial sum of squares, which every threadgroup of the next product adds
+//! up. `docs/kernels-measured.md` has the figures.
 
 use std::collections::BTreeMap;
 
@@ -20,12 +22,16 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// That of a kernel that multiplies several tokens at once, whose simdgroups have `least` rows at least: columns are
-    /// split in the same way.
-    pub fn for_few_tokens(self, format: Format, least: usize) -> Self {
+    /// That of a kernel that multiplies several tokens at once: columns are split in the same way. Where it makes partial `sums`, a
+    /// simdgroup and a threadgroup have no fewer rows than here, so that each partial sum is made in one place.
+    pub fn for_few_tokens(self, format: Format, sums: bool) -> Self {
         let halves = matches!(format, Format::F16 | Format::BF16);
         let rows = if halves { FEW_TOKENS_HALVES_ROWS } else { FEW_TOKENS_ROWS };
-        Geometry { rows_per_simdgroup: rows.max(least), ..self }
+        let rows_per_simdgroup = if sums { rows.max(self.rows_per_simdgroup) } else { rows };
+        let simdgroups = self.simdgroups.min(FEW_TOKENS_SIMDGROUPS.max(self.split_k));
+        let few = Geometry { rows_per_simdgroup, simdgroups, ..self };
+        let short_by = self.rows_per_threadgroup().div_ceil(few.rows_per_threadgroup());
+        Geometry { simdgroups: if sums { simdgroups * short_by } else { simdgroups }, ..few }
     }
 
     /// Output rows that one threadgroup computes.
@@ -44,6 +50,9 @@ const FEW_TOKENS_ROWS: usize = 4;
 
 /// The same of floats of 16 bits, of which more rows have room: no scales and sums go with them.
 const FEW_TOKENS_HALVES_ROWS: usize = 8;
+
+/// Simdgroups of its threadgroup, where columns are not split among more: with as many registers as it takes, larger ones are slower.
+const FEW_TOKENS_SIMDGROUPS: usize = 4;
 
 /// What a geometry is chosen by: the matrix of a product, or stacked matrices with the format of the tallest; where layers
 /// differ in format, that of the most.
@@ -156,32 +165,34 @@ fn measured(format: Format) -> Row {
     match format {
         //                                short      middle     long       tall       head
         Format::F32               => row((1, 4, 4), (1, 4, 4), (1, 4, 4), (1, 2, 1), (1, 2, 1)),
-        Format::F16 | Format::BF16 => row((2, 8, 8), (4, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
-        Format::Q8_0              => row((2, 8, 8), (2, 4, 2), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
-        Format::Q4_0              => row((2, 4, 4), (2, 4, 2), (4, 4, 4), (4, 2, 1), (4, 2, 1)),
-        Format::Q4_1              => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (2, 2, 1)),
-        Format::Q4K               => row((2, 4, 4), (2, 4, 2), (2, 4, 2), (2, 2, 1), (4, 2, 1)),
-        Format::Q6K               => row((2, 4, 4), (2, 4, 2), (4, 4, 4), (2, 4, 2), (2, 2, 1)),
-        Format::Q2K | Format::Q3K | Format::Q5K => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (2, 4, 2), (4, 2, 1)),
-        Format::Tq2_0G128         => row((2, 4, 4), (8, 4, 4), (4, 4, 4), (8, 4, 4), (8, 2, 1)),
+        Format::F16 | Format::BF16 => row((2, 8, 8), (4, 8, 4), (4, 8, 4), (4, 4, 4), (4, 2, 1)),
+        Format::Q8_0              => row((2, 8, 8), (2, 8, 2), (2, 8, 2), (2, 4, 2), (2, 2, 1)),
+        Format::Q4_0              => row((2, 4, 4), (2, 8, 2), (4, 4, 2), (4, 2, 1), (4, 2, 1)),
+        Format::Q4_1              => row((2, 4, 4), (4, 4, 4), (2, 8, 2), (4, 4, 4), (2, 2, 1)),
+        Format::Q4K               => row((2, 4, 4), (2, 8, 2), (4, 4, 2), (2, 2, 1), (4, 2, 1)),
+        Format::Q6K               => row((2, 4, 4), (2, 8, 2), (4, 4, 2), (2, 4, 2), (2, 2, 1)),
+        Format::Q2K | Format::Q3K | Format::Q5K => row((2, 4, 4), (2, 8, 2), (2, 8, 2), (2, 4, 2), (4, 2, 1)),
+        Format::Tq2_0G128         => row((2, 4, 4), (8, 4, 4), (4, 4, 2), (8, 4, 4), (8, 2, 1)),
         Format::Q1_0              => row((4, 4, 4), (8, 4, 4), (8, 4, 4), (4, 8, 1), (8, 8, 1)),
         Format::Affine { bits: 2 | 3, .. } => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
-        Format::Affine { bits: 8, .. } => row((2, 8, 8), (4, 4, 4), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
-        Format::Affine { .. }     => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 4, 4), (2, 2, 1)),
-        Format::Tq2_0 | Format::Q2_0 => row((2, 4, 4), (8, 4, 4), (4, 4, 4), (4, 4, 4), (4, 2, 1)),
-        Format::Nvfp4             => row((2, 4, 4), (4, 4, 2), (4, 4, 4), (4, 4, 4), (4, 2, 1)),
-        Format::Mxfp8             => row((2, 4, 4), (2, 4, 2), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
-        Format::E4m3G128 | Format::E4m3G32 => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (2, 4, 2), (8, 2, 1)),
-        Format::Iq3S              => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
-        Format::Iq3Xxs | Format::Iq2Xs | Format::Iq2S => row((2, 4, 4), (2, 4, 2), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
-        Format::Iq2Xxs            => row((2, 4, 4), (2, 4, 2), (2, 4, 4), (4, 4, 1), (8, 4, 1)),
+        Format::Affine { bits: 6, .. } => row((2, 4, 4), (4, 4, 2), (4, 4, 2), (4, 4, 4), (2, 2, 1)),
+        Format::Affine { bits: 8, .. } => row((2, 8, 8), (4, 4, 4), (4, 8, 4), (2, 4, 2), (2, 2, 1)),
+        Format::Affine { .. }     => row((2, 4, 4), (4, 4, 4), (2, 8, 2), (4, 4, 4), (2, 2, 1)),
+        Format::Tq2_0 | Format::Q2_0 => row((2, 4, 4), (8, 4, 4), (4, 4, 2), (4, 4, 4), (4, 2, 1)),
+        Format::Nvfp4             => row((2, 4, 4), (4, 4, 2), (4, 4, 2), (4, 4, 4), (4, 2, 1)),
+        Format::Mxfp8             => row((2, 4, 4), (2, 8, 2), (2, 8, 2), (2, 4, 2), (2, 2, 1)),
+        Format::E4m3G128 | Format::E4m3G32 => row((2, 4, 4), (4, 4, 4), (2, 8, 2), (2, 4, 2), (8, 2, 1)),
+        Format::Iq4Xs             => row((2, 4, 4), (4, 4, 4), (4, 4, 4), (4, 4, 4), (4, 2, 1)),
+        Format::Iq3S              => row((2, 4, 4), (2, 8, 2), (2, 4, 4), (4, 4, 4), (4, 2, 1)),
+        Format::Iq3Xxs | Format::Iq2Xs | Format::Iq2S => row((2, 4, 4), (2, 8, 2), (2, 8, 2), (4, 4, 4), (4, 2, 1)),
+        Format::Iq2Xxs            => row((2, 4, 4), (2, 8, 2), (2, 8, 2), (4, 4, 1), (8, 4, 1)),
         Format::Iq1S              => row((2, 4, 4), (4, 4, 4), (2, 4, 4), (4, 8, 1), (8, 16, 1)),
-        Format::Iq1M              => row((2, 4, 4), (2, 4, 2), (2, 4, 4), (4, 8, 1), (8, 8, 1)),
-        Format::Tq1_0             => row((2, 4, 4), (4, 4, 4), (4, 4, 4), (4, 8, 1), (8, 16, 1)),
+        Format::Iq1M              => row((2, 4, 4), (4, 4, 2), (2, 4, 4), (4, 8, 1), (8, 8, 1)),
+        Format::Tq1_0             => row((2, 4, 4), (4, 4, 2), (4, 4, 2), (4, 8, 1), (8, 16, 1)),
         // Formats without a row of their own have that of their width: IQ4_NL and MXFP4, Q5_0 and Q5_1.
         other => match 8 * other.block_bytes() / other.block_elements() {
-            0..5                  => row((2, 4, 4), (4, 4, 4), (4, 4, 4), (4, 4, 4), (4, 2, 1)),
-            _                     => row((2, 4, 4), (2, 4, 4), (2, 4, 4), (2, 4, 2), (2, 2, 1)),
+            0..5                  => row((2, 4, 4), (4, 4, 2), (4, 4, 2), (4, 4, 4), (4, 2, 1)),
+            _                     => row((2, 4, 4), (2, 8, 2), (2, 8, 2), (2, 4, 2), (2, 2, 1)),
         },
     }
 }

@@ -106,8 +106,7 @@ impl Gemv {
             // A table of sums is of one row's input; looked up weights are summed in another order than multiplied ones.
             return Self { tokens: Tokens::Each, ..self.clone() };
         }
-        let least = if self.epilogue.partials() > 0 { self.one.rows_per_simdgroup } else { 1 };
-        let geometry = self.one.for_few_tokens(self.shape.format, least);
+        let geometry = self.one.for_few_tokens(self.shape.format, self.epilogue.partials() > 0);
         Self { geometry, tokens: Tokens::Few(room), ..self.clone() }
     }
 
@@ -323,6 +322,27 @@ mod tests {
             assert_eq!(few.chunks() * rows, few_rows);
             assert_eq!(few.partial_sums(), one.threadgroups(), "one a threadgroup");
             assert_eq!((few.partial_sums(), few.geometry.split_k), (one.partial_sums(), 2));
+        }
+    }
+
+    #[test]
+    fn a_partial_sum_is_made_in_one_threadgroup() {
+        let sums = Epilogue::Store { softcap: None, partials: Some(64) };
+        for rows in [1, 2, 4, 8] {
+            for (simdgroups, split) in [(2, 1), (4, 1), (8, 1), (4, 2), (8, 2), (4, 4), (8, 4), (8, 8)] {
+                let one =
+                    Gemv { epilogue: sums, ..gemv(&[(Format::Q8_0, 512)], 4096, [rows, simdgroups, split], false) };
+                let few = one.for_few_tokens(4);
+                let (each, of_one) = (few.geometry.rows_per_threadgroup(), one.geometry.rows_per_threadgroup());
+                assert!(each.is_multiple_of(of_one), "{:?} of {:?}", few.geometry, one.geometry);
+                assert_eq!(few.geometry.split_k, split, "columns are split alike");
+                assert_eq!(few.partial_sums(), one.threadgroups());
+                // No more simdgroups than either needs.
+                let stored = Gemv { epilogue: Epilogue::Store { softcap: None, partials: None }, ..one.clone() };
+                let least = stored.for_few_tokens(4).geometry.simdgroups;
+                assert_eq!(least, simdgroups.min(4.max(split)));
+                assert!(few.geometry.simdgroups == least || each == of_one, "{:?}", few.geometry);
+            }
         }
     }
 

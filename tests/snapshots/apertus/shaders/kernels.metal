@@ -1797,8 +1797,8 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [64, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [64, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_two(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -1816,11 +1816,11 @@ kernel void qkv_proj_two(
     input_sums += at.x * 4;
     y += at.x * 128;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 64;
     gemv_bf16<64, 32, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<2, 8, 2, 32>(
+    share_scales<2, 4, 2, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -1833,8 +1833,8 @@ kernel void qkv_proj_two(
     }
 }
 
-// [64, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [64, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -1852,11 +1852,11 @@ kernel void qkv_proj_few(
     input_sums += at.x * 8;
     y += at.x * 256;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 64;
     gemv_bf16<64, 32, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<4, 8, 2, 32>(
+    share_scales<4, 4, 2, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -1951,9 +1951,50 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device float* x [[buffer(2)]], // [rows, 32] f32
+    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 64;
+    x += at.x * 64;
+    scaled += at.x * 64;
+    sums += at.x * 4;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 8;
+    const uint end = 32;
+    gemv_bf16<32, 32, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        const float value = x[place] + 1.0f * result;
+        x[place] = value;
+        scaled[place] = value * gamma[row];
+        square = value * value;
+    }
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 2>(
+        sums, shared, square, group, tokens, simdgroup, lane);
+}
+
+// [32, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
     device float* x [[buffer(2)]], // [rows, 32] f32
@@ -1967,61 +2008,16 @@ kernel void o_proj_two(
 {
     threadgroup float shared[64];
     const uint group = at.y;
-    const uint tokens = min(2u, step->rows - at.x * 2);
-    input += at.x * 64;
-    x += at.x * 64;
-    scaled += at.x * 64;
-    sums += at.x * 4;
-    float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
-    const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 32, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 8;
-    const uint row = first + lane % 8;
-    float square = 0.0f;
-    if (n < tokens && row < end) {
-        const uint place = n * 32 + row;
-        const float value = x[place] + 1.0f * result;
-        x[place] = value;
-        scaled[place] = value * gamma[row];
-        square = value * value;
-    }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
-        sums, shared, square, group, tokens, simdgroup, lane);
-}
-
-// [32, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void o_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 32] bf16
-    device const float* input [[buffer(1)]], // [rows, 32] f32
-    device float* x [[buffer(2)]], // [rows, 32] f32
-    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
-    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[128];
-    const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 128;
     x += at.x * 128;
     scaled += at.x * 128;
     sums += at.x * 8;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 32, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 32, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2033,7 +2029,7 @@ kernel void o_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 2>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2060,8 +2056,8 @@ kernel void up_proj(
     store_activated_rows<2>(y, acc, xielu(activation), first, end, lane);
 }
 
-// [24, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [24, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void up_proj_two(
     device const uchar* weights [[buffer(0)]], // [24, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2080,13 +2076,13 @@ kernel void up_proj_two(
     input_sums += at.x * 4;
     y += at.x * 48;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 24;
     if (first < end) {
         gemv_bf16<24, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 2, 32>(
+    share_scales<2, 4, 2, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2099,8 +2095,8 @@ kernel void up_proj_two(
     }
 }
 
-// [24, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [24, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void up_proj_few(
     device const uchar* weights [[buffer(0)]], // [24, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2119,13 +2115,13 @@ kernel void up_proj_few(
     input_sums += at.x * 8;
     y += at.x * 96;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 24;
     if (first < end) {
         gemv_bf16<24, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 2, 32>(
+    share_scales<4, 4, 2, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2163,9 +2159,50 @@ kernel void down_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 24] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 24] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 24] bf16
+    device const float* input [[buffer(1)]], // [rows, 24] f32
+    device float* x [[buffer(2)]], // [rows, 32] f32
+    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 48;
+    x += at.x * 64;
+    scaled += at.x * 64;
+    sums += at.x * 4;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 8;
+    const uint end = 32;
+    gemv_bf16<32, 24, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        const float value = x[place] + 1.0f * result;
+        x[place] = value;
+        scaled[place] = value * gamma[row];
+        square = value * value;
+    }
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 2>(
+        sums, shared, square, group, tokens, simdgroup, lane);
+}
+
+// [32, 24] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 24] bf16
     device const float* input [[buffer(1)]], // [rows, 24] f32
     device float* x [[buffer(2)]], // [rows, 32] f32
@@ -2179,61 +2216,16 @@ kernel void down_proj_two(
 {
     threadgroup float shared[64];
     const uint group = at.y;
-    const uint tokens = min(2u, step->rows - at.x * 2);
-    input += at.x * 48;
-    x += at.x * 64;
-    scaled += at.x * 64;
-    sums += at.x * 4;
-    float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
-    const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 24, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 8;
-    const uint row = first + lane % 8;
-    float square = 0.0f;
-    if (n < tokens && row < end) {
-        const uint place = n * 32 + row;
-        const float value = x[place] + 1.0f * result;
-        x[place] = value;
-        scaled[place] = value * gamma[row];
-        square = value * value;
-    }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
-        sums, shared, square, group, tokens, simdgroup, lane);
-}
-
-// [32, 24] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void down_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 24] bf16
-    device const float* input [[buffer(1)]], // [rows, 24] f32
-    device float* x [[buffer(2)]], // [rows, 32] f32
-    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
-    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[128];
-    const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 96;
     x += at.x * 128;
     scaled += at.x * 128;
     sums += at.x * 8;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 24, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 24, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2245,7 +2237,7 @@ kernel void down_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 2>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2271,8 +2263,8 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_two(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2290,13 +2282,13 @@ kernel void lm_head_two(
     input_sums += at.x * 4;
     y += at.x * 176;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 2, 32>(
+    share_scales<2, 4, 2, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2309,8 +2301,8 @@ kernel void lm_head_two(
     }
 }
 
-// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2328,13 +2320,13 @@ kernel void lm_head_few(
     input_sums += at.x * 8;
     y += at.x * 352;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 2, 32>(
+    share_scales<4, 4, 2, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);

@@ -133,7 +133,7 @@ static KERNELS: [KernelCheck; 29] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -154,7 +154,7 @@ static KERNELS: [KernelCheck; 29] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -440,7 +440,7 @@ static KERNELS: [KernelCheck; 29] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -461,7 +461,7 @@ static KERNELS: [KernelCheck; 29] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-5),

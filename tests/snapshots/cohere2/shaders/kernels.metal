@@ -1638,8 +1638,8 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [64, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [64, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_two(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -1654,7 +1654,7 @@ kernel void qkv_proj_two(
     input += at.x * 64;
     y += at.x * 128;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 64;
     gemv_bf16<64, 32, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
@@ -1667,8 +1667,8 @@ kernel void qkv_proj_two(
     }
 }
 
-// [64, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [64, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -1683,7 +1683,7 @@ kernel void qkv_proj_few(
     input += at.x * 128;
     y += at.x * 256;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 64;
     gemv_bf16<64, 32, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
@@ -1714,8 +1714,8 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [48, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [48, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_two(
     device const uchar* weights [[buffer(0)]], // [48, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -1730,7 +1730,7 @@ kernel void gate_up_proj_two(
     input += at.x * 64;
     y += at.x * 48;
     float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 24;
     if (first < end) {
         gemv_bf16<48, 32, 8, 1, 24, 2>(
@@ -1746,8 +1746,8 @@ kernel void gate_up_proj_two(
     }
 }
 
-// [48, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [48, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [48, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -1762,7 +1762,7 @@ kernel void gate_up_proj_few(
     input += at.x * 128;
     y += at.x * 96;
     float acc[32] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 24;
     if (first < end) {
         gemv_bf16<48, 32, 8, 1, 24, 4>(
@@ -1849,8 +1849,8 @@ kernel void o_proj(
     accumulate_rows<2>(x, acc, 1.0f, first, end, lane);
 }
 
-// [32, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_two(
     device const uchar* weights [[buffer(0)]], // [32, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -1865,12 +1865,10 @@ kernel void o_proj_two(
     input += at.x * 64;
     x += at.x * 64;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 32, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 32, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<16>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -1880,8 +1878,8 @@ kernel void o_proj_two(
     }
 }
 
-// [32, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -1896,12 +1894,10 @@ kernel void o_proj_few(
     input += at.x * 128;
     x += at.x * 128;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 32, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 32, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -1929,8 +1925,8 @@ kernel void down_proj(
     accumulate_rows<2>(x, acc, 1.0f, first, end, lane);
 }
 
-// [32, 24] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 24] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_two(
     device const uchar* weights [[buffer(0)]], // [32, 24] bf16
     device const float* input [[buffer(1)]], // [rows, 24] f32
@@ -1945,12 +1941,10 @@ kernel void down_proj_two(
     input += at.x * 48;
     x += at.x * 64;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 24, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 24, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<16>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -1960,8 +1954,8 @@ kernel void down_proj_two(
     }
 }
 
-// [32, 24] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 24] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 24] bf16
     device const float* input [[buffer(1)]], // [rows, 24] f32
@@ -1976,12 +1970,10 @@ kernel void down_proj_few(
     input += at.x * 96;
     x += at.x * 128;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 24, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 24, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2062,8 +2054,8 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_two(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -2078,7 +2070,7 @@ kernel void lm_head_two(
     input += at.x * 64;
     y += at.x * 176;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 32, 8, 1, 0, 2>(
@@ -2093,8 +2085,8 @@ kernel void lm_head_two(
     }
 }
 
-// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -2109,7 +2101,7 @@ kernel void lm_head_few(
     input += at.x * 128;
     y += at.x * 352;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 32, 8, 1, 0, 4>(

@@ -129,7 +129,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: None,
@@ -149,7 +149,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: None,
@@ -188,7 +188,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: None,
@@ -208,7 +208,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: None,
@@ -449,7 +449,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: None,
@@ -469,7 +469,7 @@ static KERNELS: [KernelCheck; 31] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: None,

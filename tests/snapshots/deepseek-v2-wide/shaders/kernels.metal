@@ -1951,8 +1951,8 @@ kernel void qkv_a_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [96, 36] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [96, 36] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_a_proj_two(
     device const uchar* weights [[buffer(0)]], // [96, 36] bf16
     device const float* input [[buffer(1)]], // [rows, 36] f32, x * gamma
@@ -1970,13 +1970,11 @@ kernel void qkv_a_proj_two(
     input_sums += at.x * 6;
     y += at.x * 192;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 96;
-    if (first < end) {
-        gemv_bf16<96, 36, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    share_scales<2, 8, 3, 36>(
+    gemv_bf16<96, 36, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    share_scales<2, 4, 3, 36>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -1989,8 +1987,8 @@ kernel void qkv_a_proj_two(
     }
 }
 
-// [96, 36] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [96, 36] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_a_proj_few(
     device const uchar* weights [[buffer(0)]], // [96, 36] bf16
     device const float* input [[buffer(1)]], // [rows, 36] f32, x * gamma
@@ -2008,13 +2006,11 @@ kernel void qkv_a_proj_few(
     input_sums += at.x * 12;
     y += at.x * 384;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 96;
-    if (first < end) {
-        gemv_bf16<96, 36, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    share_scales<4, 8, 3, 36>(
+    gemv_bf16<96, 36, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
+    share_scales<4, 4, 3, 36>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2062,8 +2058,8 @@ kernel void q_b_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [144, 24] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [144, 24] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void q_b_proj_two(
     device const uchar* weights [[buffer(0)]], // [144, 24] bf16
     device const float* input [[buffer(1)]], // [rows, 24] f32
@@ -2078,7 +2074,7 @@ kernel void q_b_proj_two(
     input += at.x * 48;
     y += at.x * 288;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 144;
     if (first < end) {
         gemv_bf16<144, 24, 8, 1, 0, 2>(
@@ -2093,8 +2089,8 @@ kernel void q_b_proj_two(
     }
 }
 
-// [144, 24] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [144, 24] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void q_b_proj_few(
     device const uchar* weights [[buffer(0)]], // [144, 24] bf16
     device const float* input [[buffer(1)]], // [rows, 24] f32
@@ -2109,7 +2105,7 @@ kernel void q_b_proj_few(
     input += at.x * 96;
     y += at.x * 576;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 144;
     if (first < end) {
         gemv_bf16<144, 24, 8, 1, 0, 4>(
@@ -2196,8 +2192,8 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [36, 144] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [36, 144] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_two(
     device const uchar* weights [[buffer(0)]], // [36, 144] bf16
     device const float* input [[buffer(1)]], // [rows, 144] f32
@@ -2210,7 +2206,7 @@ kernel void o_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[64];
+    threadgroup float shared[32];
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 288;
@@ -2218,7 +2214,7 @@ kernel void o_proj_two(
     scaled += at.x * 72;
     sums += at.x * 6;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 36;
     if (first < end) {
         gemv_bf16<36, 144, 8, 1, 0, 2>(
@@ -2235,12 +2231,12 @@ kernel void o_proj_two(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 3, 3>(
+    store_partial_sums<4, 1, 2, 8, 2, 8, 3, 3>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
-// [36, 144] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [36, 144] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [36, 144] bf16
     device const float* input [[buffer(1)]], // [rows, 144] f32
@@ -2253,7 +2249,7 @@ kernel void o_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[128];
+    threadgroup float shared[64];
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 576;
@@ -2261,7 +2257,7 @@ kernel void o_proj_few(
     scaled += at.x * 144;
     sums += at.x * 12;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 36;
     if (first < end) {
         gemv_bf16<36, 144, 8, 1, 0, 4>(
@@ -2278,7 +2274,7 @@ kernel void o_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 3, 3>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 3, 3>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2302,8 +2298,8 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [80, 36] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [80, 36] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_two(
     device const uchar* weights [[buffer(0)]], // [80, 36] bf16
     device const float* input [[buffer(1)]], // [rows, 36] f32, x * gamma
@@ -2321,13 +2317,13 @@ kernel void gate_up_proj_two(
     input_sums += at.x * 6;
     y += at.x * 80;
     float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 40;
     if (first < end) {
         gemv_bf16<80, 36, 8, 1, 40, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 3, 36>(
+    share_scales<2, 4, 3, 36>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2341,8 +2337,8 @@ kernel void gate_up_proj_two(
     }
 }
 
-// [80, 36] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [80, 36] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [80, 36] bf16
     device const float* input [[buffer(1)]], // [rows, 36] f32, x * gamma
@@ -2360,13 +2356,13 @@ kernel void gate_up_proj_few(
     input_sums += at.x * 12;
     y += at.x * 160;
     float acc[32] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 40;
     if (first < end) {
         gemv_bf16<80, 36, 8, 1, 40, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 3, 36>(
+    share_scales<4, 4, 3, 36>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2407,8 +2403,8 @@ kernel void down_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [36, 40] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [36, 40] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_two(
     device const uchar* weights [[buffer(0)]], // [36, 40] bf16
     device const float* input [[buffer(1)]], // [rows, 40] f32
@@ -2421,7 +2417,7 @@ kernel void down_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[64];
+    threadgroup float shared[32];
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 80;
@@ -2429,7 +2425,7 @@ kernel void down_proj_two(
     scaled += at.x * 72;
     sums += at.x * 6;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 36;
     if (first < end) {
         gemv_bf16<36, 40, 8, 1, 0, 2>(
@@ -2446,12 +2442,12 @@ kernel void down_proj_two(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 3, 3>(
+    store_partial_sums<4, 1, 2, 8, 2, 8, 3, 3>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
-// [36, 40] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [36, 40] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [36, 40] bf16
     device const float* input [[buffer(1)]], // [rows, 40] f32
@@ -2464,7 +2460,7 @@ kernel void down_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[128];
+    threadgroup float shared[64];
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 160;
@@ -2472,7 +2468,7 @@ kernel void down_proj_few(
     scaled += at.x * 144;
     sums += at.x * 12;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 36;
     if (first < end) {
         gemv_bf16<36, 40, 8, 1, 0, 4>(
@@ -2489,7 +2485,7 @@ kernel void down_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 3, 3>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 3, 3>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2515,8 +2511,8 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 36] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 36] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_two(
     device const uchar* weights [[buffer(0)]], // [88, 36] bf16
     device const float* input [[buffer(1)]], // [rows, 36] f32, x * gamma
@@ -2534,13 +2530,13 @@ kernel void lm_head_two(
     input_sums += at.x * 6;
     y += at.x * 176;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 36, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 3, 36>(
+    share_scales<2, 4, 3, 36>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2553,8 +2549,8 @@ kernel void lm_head_two(
     }
 }
 
-// [88, 36] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 36] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 36] bf16
     device const float* input [[buffer(1)]], // [rows, 36] f32, x * gamma
@@ -2572,13 +2568,13 @@ kernel void lm_head_few(
     input_sums += at.x * 12;
     y += at.x * 352;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 36, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 3, 36>(
+    share_scales<4, 4, 3, 36>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);

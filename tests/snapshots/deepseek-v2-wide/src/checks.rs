@@ -148,7 +148,7 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 96, cols: 36 }],
             norm_eps: Some(1e-6),
@@ -169,7 +169,7 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 96, cols: 36 }],
             norm_eps: Some(1e-6),
@@ -231,7 +231,7 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(5), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 144, cols: 24 }],
             norm_eps: None,
@@ -251,7 +251,7 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(5), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 144, cols: 24 }],
             norm_eps: None,
@@ -350,7 +350,7 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 36, cols: 144 }],
             norm_eps: None,
@@ -373,7 +373,7 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 36, cols: 144 }],
             norm_eps: None,
@@ -416,7 +416,7 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 36 }],
             norm_eps: Some(1e-6),
@@ -437,7 +437,7 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 36 }],
             norm_eps: Some(1e-6),
@@ -480,7 +480,7 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 36, cols: 40 }],
             norm_eps: None,
@@ -503,7 +503,7 @@ static KERNELS: [KernelCheck; 41] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 36, cols: 40 }],
             norm_eps: None,
@@ -546,7 +546,7 @@ static KERNELS: [KernelCheck; 41] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 36 }],
             norm_eps: Some(1e-6),
@@ -567,7 +567,7 @@ static KERNELS: [KernelCheck; 41] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 36 }],
             norm_eps: Some(1e-6),

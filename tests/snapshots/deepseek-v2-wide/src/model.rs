@@ -132,27 +132,27 @@ static KERNELS: [KernelSpec; 41] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_a_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_a_proj_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "qkv_a_proj_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_a_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_a_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "latent_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "q_b_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "q_b_proj_two", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "q_b_proj_few", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "q_b_proj_two", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "q_b_proj_few", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "latent_queries", threads: 256, threadgroup_bytes: 4096 },
     KernelSpec { name: "latent_attention", threads: 256, threadgroup_bytes: 24768 },
     KernelSpec { name: "latent_values", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 512 },
+    KernelSpec { name: "o_proj_two", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "o_proj_few", threads: 128, threadgroup_bytes: 256 },
     KernelSpec { name: "gate_up_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "gate_up_proj_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "down_proj", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "down_proj_two", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "down_proj_few", threads: 256, threadgroup_bytes: 512 },
+    KernelSpec { name: "down_proj_two", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "down_proj_few", threads: 128, threadgroup_bytes: 256 },
     KernelSpec { name: "lm_head", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "lm_head_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "lm_head_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "lm_head_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "sample_best", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "sample_collect", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
@@ -501,7 +501,7 @@ impl Model {
             rows,
             [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.lm_head, &b.scaled, &b.sums, logits, params],
-            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
     }
 
@@ -517,7 +517,7 @@ impl Model {
             rows,
             [k(kernel::QKV_A_PROJ), k(kernel::QKV_A_PROJ_TWO), k(kernel::QKV_A_PROJ_FEW)],
             &[&layer.qkv_a_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -531,7 +531,7 @@ impl Model {
             rows,
             [k(kernel::Q_B_PROJ), k(kernel::Q_B_PROJ_TWO), k(kernel::Q_B_PROJ_FEW)],
             &[&layer.q_b_proj, &b.q_latent, &b.q_heads, params],
-            by_rows(rows, [9, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
+            by_rows(rows, [9, 1, 1], [rows.div_ceil(2), 5, 1], [rows.div_ceil(4), 5, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::LATENT_QUERIES), &[&layer.attn_k_b, &b.q_heads, &b.q, params], [11, rows, 1]);
@@ -545,7 +545,7 @@ impl Model {
             rows,
             [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &b.x, &layer.ffn_norm, &b.scaled, &b.sums, params],
-            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
         );
         pass.barrier();
         project(
@@ -553,7 +553,7 @@ impl Model {
             rows,
             [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
         pass.barrier();
         project(
@@ -561,7 +561,7 @@ impl Model {
             rows,
             [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW)],
             &[&layer.down_proj, &b.act, &b.x, next_gamma, &b.scaled, &b.sums, params],
-            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
         );
     }
 

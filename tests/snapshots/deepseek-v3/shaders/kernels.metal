@@ -2262,8 +2262,8 @@ kernel void qkv_a_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [40, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [40, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_a_proj_two(
     device const uchar* weights [[buffer(0)]], // [40, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2281,13 +2281,13 @@ kernel void qkv_a_proj_two(
     input_sums += at.x * 8;
     y += at.x * 80;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 40;
     if (first < end) {
         gemv_bf16<40, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 4, 32>(
+    share_scales<2, 4, 4, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2300,8 +2300,8 @@ kernel void qkv_a_proj_two(
     }
 }
 
-// [40, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [40, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_a_proj_few(
     device const uchar* weights [[buffer(0)]], // [40, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2319,13 +2319,13 @@ kernel void qkv_a_proj_few(
     input_sums += at.x * 16;
     y += at.x * 160;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 40;
     if (first < end) {
         gemv_bf16<40, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 4, 32>(
+    share_scales<4, 4, 4, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2375,8 +2375,8 @@ kernel void q_b_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [396, 16] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [396, 16] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void q_b_proj_two(
     device const uchar* weights [[buffer(0)]], // [396, 16] bf16
     device const float* input [[buffer(1)]], // [rows, 16] f32
@@ -2391,7 +2391,7 @@ kernel void q_b_proj_two(
     input += at.x * 32;
     y += at.x * 792;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 396;
     if (first < end) {
         gemv_bf16<396, 16, 8, 1, 0, 2>(
@@ -2406,8 +2406,8 @@ kernel void q_b_proj_two(
     }
 }
 
-// [396, 16] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [396, 16] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void q_b_proj_few(
     device const uchar* weights [[buffer(0)]], // [396, 16] bf16
     device const float* input [[buffer(1)]], // [rows, 16] f32
@@ -2422,7 +2422,7 @@ kernel void q_b_proj_few(
     input += at.x * 64;
     y += at.x * 1584;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 396;
     if (first < end) {
         gemv_bf16<396, 16, 8, 1, 0, 4>(
@@ -2538,9 +2538,50 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 132] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 132] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 132] bf16
+    device const float* input [[buffer(1)]], // [rows, 132] f32
+    device float* x [[buffer(2)]], // [rows, 32] f32
+    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 264;
+    x += at.x * 64;
+    scaled += at.x * 64;
+    sums += at.x * 8;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 8;
+    const uint end = 32;
+    gemv_bf16<32, 132, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        const float value = x[place] + 1.0f * result;
+        x[place] = value;
+        scaled[place] = value * gamma[row];
+        square = value * value;
+    }
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 4>(
+        sums, shared, square, group, tokens, simdgroup, lane);
+}
+
+// [32, 132] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 132] bf16
     device const float* input [[buffer(1)]], // [rows, 132] f32
     device float* x [[buffer(2)]], // [rows, 32] f32
@@ -2554,61 +2595,16 @@ kernel void o_proj_two(
 {
     threadgroup float shared[64];
     const uint group = at.y;
-    const uint tokens = min(2u, step->rows - at.x * 2);
-    input += at.x * 264;
-    x += at.x * 64;
-    scaled += at.x * 64;
-    sums += at.x * 8;
-    float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
-    const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 132, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 8;
-    const uint row = first + lane % 8;
-    float square = 0.0f;
-    if (n < tokens && row < end) {
-        const uint place = n * 32 + row;
-        const float value = x[place] + 1.0f * result;
-        x[place] = value;
-        scaled[place] = value * gamma[row];
-        square = value * value;
-    }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 4>(
-        sums, shared, square, group, tokens, simdgroup, lane);
-}
-
-// [32, 132] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void o_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 132] bf16
-    device const float* input [[buffer(1)]], // [rows, 132] f32
-    device float* x [[buffer(2)]], // [rows, 32] f32
-    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
-    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[128];
-    const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 528;
     x += at.x * 128;
     scaled += at.x * 128;
     sums += at.x * 16;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 132, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 132, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2620,7 +2616,7 @@ kernel void o_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 4>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 4>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2644,8 +2640,8 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [80, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [80, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_two(
     device const uchar* weights [[buffer(0)]], // [80, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2663,13 +2659,13 @@ kernel void gate_up_proj_two(
     input_sums += at.x * 8;
     y += at.x * 80;
     float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 40;
     if (first < end) {
         gemv_bf16<80, 32, 8, 1, 40, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 4, 32>(
+    share_scales<2, 4, 4, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2683,8 +2679,8 @@ kernel void gate_up_proj_two(
     }
 }
 
-// [80, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [80, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [80, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2702,13 +2698,13 @@ kernel void gate_up_proj_few(
     input_sums += at.x * 16;
     y += at.x * 160;
     float acc[32] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 40;
     if (first < end) {
         gemv_bf16<80, 32, 8, 1, 40, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 4, 32>(
+    share_scales<4, 4, 4, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2747,9 +2743,50 @@ kernel void down_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 40] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 40] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 40] bf16
+    device const float* input [[buffer(1)]], // [rows, 40] f32
+    device float* x [[buffer(2)]], // [rows, 32] f32
+    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 80;
+    x += at.x * 64;
+    scaled += at.x * 64;
+    sums += at.x * 8;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 8;
+    const uint end = 32;
+    gemv_bf16<32, 40, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        const float value = x[place] + 1.0f * result;
+        x[place] = value;
+        scaled[place] = value * gamma[row];
+        square = value * value;
+    }
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 4>(
+        sums, shared, square, group, tokens, simdgroup, lane);
+}
+
+// [32, 40] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 40] bf16
     device const float* input [[buffer(1)]], // [rows, 40] f32
     device float* x [[buffer(2)]], // [rows, 32] f32
@@ -2763,61 +2800,16 @@ kernel void down_proj_two(
 {
     threadgroup float shared[64];
     const uint group = at.y;
-    const uint tokens = min(2u, step->rows - at.x * 2);
-    input += at.x * 80;
-    x += at.x * 64;
-    scaled += at.x * 64;
-    sums += at.x * 8;
-    float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
-    const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 40, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 8;
-    const uint row = first + lane % 8;
-    float square = 0.0f;
-    if (n < tokens && row < end) {
-        const uint place = n * 32 + row;
-        const float value = x[place] + 1.0f * result;
-        x[place] = value;
-        scaled[place] = value * gamma[row];
-        square = value * value;
-    }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 4>(
-        sums, shared, square, group, tokens, simdgroup, lane);
-}
-
-// [32, 40] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void down_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 40] bf16
-    device const float* input [[buffer(1)]], // [rows, 40] f32
-    device float* x [[buffer(2)]], // [rows, 32] f32
-    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
-    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[128];
-    const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 160;
     x += at.x * 128;
     scaled += at.x * 128;
     sums += at.x * 16;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 40, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 40, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2829,7 +2821,7 @@ kernel void down_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 4>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 4>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2855,8 +2847,8 @@ kernel void router(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [8, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [8, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void router_two(
     device const uchar* weights [[buffer(0)]], // [8, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2874,13 +2866,13 @@ kernel void router_two(
     input_sums += at.x * 8;
     y += at.x * 16;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 8;
     if (first < end) {
         gemv_bf16<8, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 4, 32>(
+    share_scales<2, 4, 4, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2893,8 +2885,8 @@ kernel void router_two(
     }
 }
 
-// [8, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [8, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void router_few(
     device const uchar* weights [[buffer(0)]], // [8, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2912,13 +2904,13 @@ kernel void router_few(
     input_sums += at.x * 16;
     y += at.x * 32;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 8;
     if (first < end) {
         gemv_bf16<8, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 4, 32>(
+    share_scales<4, 4, 4, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2997,8 +2989,8 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_two(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -3016,13 +3008,13 @@ kernel void lm_head_two(
     input_sums += at.x * 8;
     y += at.x * 176;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 4, 32>(
+    share_scales<2, 4, 4, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -3035,8 +3027,8 @@ kernel void lm_head_two(
     }
 }
 
-// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -3054,13 +3046,13 @@ kernel void lm_head_few(
     input_sums += at.x * 16;
     y += at.x * 352;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 4, 32>(
+    share_scales<4, 4, 4, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);

@@ -148,34 +148,34 @@ static KERNELS: [KernelSpec; 52] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_a_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_a_proj_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "qkv_a_proj_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_a_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_a_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "latent_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "q_b_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "q_b_proj_two", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "q_b_proj_few", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "q_b_proj_two", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "q_b_proj_few", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "latent_queries", threads: 256, threadgroup_bytes: 4096 },
     KernelSpec { name: "latent_attention", threads: 256, threadgroup_bytes: 18208 },
     KernelSpec { name: "latent_attention_part", threads: 256, threadgroup_bytes: 18208 },
     KernelSpec { name: "attention_combine", threads: 256, threadgroup_bytes: 512 },
     KernelSpec { name: "latent_values", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 512 },
+    KernelSpec { name: "o_proj_two", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "o_proj_few", threads: 128, threadgroup_bytes: 256 },
     KernelSpec { name: "gate_up_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "gate_up_proj_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "down_proj", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "down_proj_two", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "down_proj_few", threads: 256, threadgroup_bytes: 512 },
+    KernelSpec { name: "down_proj_two", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "down_proj_few", threads: 128, threadgroup_bytes: 256 },
     KernelSpec { name: "router", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "router_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "router_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "router_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "router_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "expert_gate_up", threads: 256, threadgroup_bytes: 16 },
     KernelSpec { name: "expert_down", threads: 256, threadgroup_bytes: 96 },
     KernelSpec { name: "lm_head", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "lm_head_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "lm_head_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "lm_head_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "sample_best", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "sample_collect", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
@@ -597,7 +597,7 @@ impl Model {
             rows,
             [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.lm_head, &b.scaled, &b.sums, logits, params],
-            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
     }
 
@@ -621,7 +621,7 @@ impl Model {
             rows,
             [k(kernel::QKV_A_PROJ), k(kernel::QKV_A_PROJ_TWO), k(kernel::QKV_A_PROJ_FEW)],
             &[&layer.qkv_a_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -635,7 +635,7 @@ impl Model {
             rows,
             [k(kernel::Q_B_PROJ), k(kernel::Q_B_PROJ_TWO), k(kernel::Q_B_PROJ_FEW)],
             &[&layer.q_b_proj, &b.q_latent, &b.q_heads, params],
-            by_rows(rows, [25, 1, 1], [rows.div_ceil(2), 7, 1], [rows.div_ceil(4), 7, 1]),
+            by_rows(rows, [25, 1, 1], [rows.div_ceil(2), 13, 1], [rows.div_ceil(4), 13, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::LATENT_QUERIES), &[&layer.attn_k_b, &b.q_heads, &b.q, params], [38, rows, 1]);
@@ -665,7 +665,7 @@ impl Model {
             rows,
             [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
         pass.barrier();
         project(
@@ -747,7 +747,7 @@ impl Model {
             rows,
             [k(kernel::QKV_A_PROJ), k(kernel::QKV_A_PROJ_TWO), k(kernel::QKV_A_PROJ_FEW)],
             &[&layer.qkv_a_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -761,7 +761,7 @@ impl Model {
             rows,
             [k(kernel::Q_B_PROJ), k(kernel::Q_B_PROJ_TWO), k(kernel::Q_B_PROJ_FEW)],
             &[&layer.q_b_proj, &b.q_latent, &b.q_heads, params],
-            by_rows(rows, [25, 1, 1], [rows.div_ceil(2), 7, 1], [rows.div_ceil(4), 7, 1]),
+            by_rows(rows, [25, 1, 1], [rows.div_ceil(2), 13, 1], [rows.div_ceil(4), 13, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::LATENT_QUERIES), &[&layer.attn_k_b, &b.q_heads, &b.q, params], [38, rows, 1]);

@@ -2070,8 +2070,8 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [512, 256] q8_0 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [512, 256] q8_0 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_two(
     device const uchar* weights [[buffer(0)]], // [512, 256] q8_0
     device const float* input [[buffer(1)]], // [rows, 256] f32, x * gamma
@@ -2089,11 +2089,11 @@ kernel void qkv_proj_two(
     input_sums += at.x * 32;
     y += at.x * 1024;
     float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 512;
     gemv_q8_0<512, 256, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<2, 8, 16, 256>(
+    share_scales<2, 4, 16, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<8>(acc, lane);
@@ -2106,8 +2106,8 @@ kernel void qkv_proj_two(
     }
 }
 
-// [512, 256] q8_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [512, 256] q8_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [512, 256] q8_0
     device const float* input [[buffer(1)]], // [rows, 256] f32, x * gamma
@@ -2125,11 +2125,11 @@ kernel void qkv_proj_few(
     input_sums += at.x * 64;
     y += at.x * 2048;
     float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 512;
     gemv_q8_0<512, 256, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<4, 8, 16, 256>(
+    share_scales<4, 4, 16, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2253,8 +2253,8 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [256, 256] q8_0 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [256, 256] q8_0 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_two(
     device const uchar* weights [[buffer(0)]], // [256, 256] q8_0
     device const float* input [[buffer(1)]], // [rows, 256] f32
@@ -2267,7 +2267,7 @@ kernel void o_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[32];
+    threadgroup float shared[16];
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 512;
@@ -2275,7 +2275,7 @@ kernel void o_proj_two(
     scaled += at.x * 512;
     sums += at.x * 32;
     float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 256;
     gemv_q8_0<256, 256, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
@@ -2290,12 +2290,12 @@ kernel void o_proj_two(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 2, 4, 2, 8, 16, 16>(
+    store_partial_sums<4, 1, 2, 4, 2, 8, 16, 16>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
-// [256, 256] q8_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [256, 256] q8_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [256, 256] q8_0
     device const float* input [[buffer(1)]], // [rows, 256] f32
@@ -2308,7 +2308,7 @@ kernel void o_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[64];
+    threadgroup float shared[32];
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 1024;
@@ -2316,7 +2316,7 @@ kernel void o_proj_few(
     scaled += at.x * 1024;
     sums += at.x * 64;
     float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 256;
     gemv_q8_0<256, 256, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
@@ -2331,7 +2331,7 @@ kernel void o_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 4, 2, 8, 16, 16>(
+    store_partial_sums<4, 1, 4, 4, 2, 8, 16, 16>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2355,8 +2355,8 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [1536, 256] q8_0 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [1536, 256] q8_0 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_two(
     device const uchar* weights [[buffer(0)]], // [1536, 256] q8_0
     device const float* input [[buffer(1)]], // [rows, 256] f32, x * gamma
@@ -2374,11 +2374,11 @@ kernel void gate_up_proj_two(
     input_sums += at.x * 32;
     y += at.x * 1536;
     float acc[8] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 8 + simdgroup * 2;
     const uint end = 768;
     gemv_q8_0<1536, 256, 4, 1, 768, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<2, 8, 16, 256>(
+    share_scales<2, 4, 16, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<8>(acc, lane);
@@ -2392,8 +2392,8 @@ kernel void gate_up_proj_two(
     }
 }
 
-// [1536, 256] q8_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [1536, 256] q8_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [1536, 256] q8_0
     device const float* input [[buffer(1)]], // [rows, 256] f32, x * gamma
@@ -2411,11 +2411,11 @@ kernel void gate_up_proj_few(
     input_sums += at.x * 64;
     y += at.x * 3072;
     float acc[16] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 8 + simdgroup * 2;
     const uint end = 768;
     gemv_q8_0<1536, 256, 4, 1, 768, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<4, 8, 16, 256>(
+    share_scales<4, 4, 16, 256>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2454,8 +2454,8 @@ kernel void down_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [256, 768] q8_0 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [256, 768] q8_0 for up to 8 rows, 2 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_two(
     device const uchar* weights [[buffer(0)]], // [256, 768] q8_0
     device const float* input [[buffer(1)]], // [rows, 768] f32
@@ -2468,7 +2468,7 @@ kernel void down_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[32];
+    threadgroup float shared[16];
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 1536;
@@ -2476,7 +2476,7 @@ kernel void down_proj_two(
     scaled += at.x * 512;
     sums += at.x * 32;
     float acc[8] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 256;
     gemv_q8_0<256, 768, 4, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
@@ -2491,12 +2491,12 @@ kernel void down_proj_two(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 2, 4, 2, 8, 16, 16>(
+    store_partial_sums<4, 1, 2, 4, 2, 8, 16, 16>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
-// [256, 768] q8_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [256, 768] q8_0 for up to 8 rows, 4 in a threadgroup: 4 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [256, 768] q8_0
     device const float* input [[buffer(1)]], // [rows, 768] f32
@@ -2509,7 +2509,7 @@ kernel void down_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[64];
+    threadgroup float shared[32];
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 3072;
@@ -2517,7 +2517,7 @@ kernel void down_proj_few(
     scaled += at.x * 1024;
     sums += at.x * 64;
     float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 256;
     gemv_q8_0<256, 768, 4, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
@@ -2532,12 +2532,12 @@ kernel void down_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 4, 2, 8, 16, 16>(
+    store_partial_sums<4, 1, 4, 4, 2, 8, 16, 16>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
-// [2048, 256] q8_0: 2 rows per simdgroup, 4 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(128)]]
+// [2048, 256] q8_0: 2 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
 kernel void lm_head(
     device const uchar* weights [[buffer(0)]], // [2048, 256] q8_0
     device const float* input [[buffer(1)]], // [256] f32, x * gamma
@@ -2548,7 +2548,7 @@ kernel void lm_head(
     uint lane [[thread_index_in_simdgroup]])
 {
     float acc[2] = {};
-    const uint first = group * 8 + simdgroup * 2;
+    const uint first = group * 16 + simdgroup * 2;
     const uint end = 2048;
     gemv_q8_0<2048, 256, 2, 1, 0>(
         weights, input, first, 0, lane, acc);

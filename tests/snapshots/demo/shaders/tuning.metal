@@ -274,9 +274,9 @@ kernel void down_proj_1x8x1(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [2048, 256] q8_0: 2 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void lm_head_2x8x1(
+// [2048, 256] q8_0: 2 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void lm_head_2x4x1(
     device const uchar* weights [[buffer(0)]], // [2048, 256] q8_0
     device const float* input [[buffer(1)]], // [256] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [16] f32, partial sums of squares
@@ -286,7 +286,7 @@ kernel void lm_head_2x8x1(
     uint lane [[thread_index_in_simdgroup]])
 {
     float acc[2] = {};
-    const uint first = group * 16 + simdgroup * 2;
+    const uint first = group * 8 + simdgroup * 2;
     const uint end = 2048;
     gemv_q8_0<2048, 256, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
@@ -294,9 +294,9 @@ kernel void lm_head_2x8x1(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [2048, 256] q8_0: 4 rows per simdgroup, 4 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(128)]]
-kernel void lm_head_4x4x1(
+// [2048, 256] q8_0: 4 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void lm_head_4x8x1(
     device const uchar* weights [[buffer(0)]], // [2048, 256] q8_0
     device const float* input [[buffer(1)]], // [256] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [16] f32, partial sums of squares
@@ -306,7 +306,7 @@ kernel void lm_head_4x4x1(
     uint lane [[thread_index_in_simdgroup]])
 {
     float acc[4] = {};
-    const uint first = group * 16 + simdgroup * 4;
+    const uint first = group * 32 + simdgroup * 4;
     const uint end = 2048;
     gemv_q8_0<2048, 256, 4, 1, 0>(
         weights, input, first, 0, lane, acc);
@@ -314,9 +314,9 @@ kernel void lm_head_4x4x1(
     store_rows<4>(y, acc, first, end, lane);
 }
 
-// [2048, 256] q8_0: 1 rows per simdgroup, 4 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(128)]]
-kernel void lm_head_1x4x1(
+// [2048, 256] q8_0: 1 rows per simdgroup, 8 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(256)]]
+kernel void lm_head_1x8x1(
     device const uchar* weights [[buffer(0)]], // [2048, 256] q8_0
     device const float* input [[buffer(1)]], // [256] f32, x * gamma
     device const float* input_sums [[buffer(2)]], // [16] f32, partial sums of squares
@@ -326,7 +326,7 @@ kernel void lm_head_1x4x1(
     uint lane [[thread_index_in_simdgroup]])
 {
     float acc[1] = {};
-    const uint first = group * 4 + simdgroup;
+    const uint first = group * 8 + simdgroup;
     const uint end = 2048;
     gemv_q8_0<2048, 256, 1, 1, 0>(
         weights, input, first, 0, lane, acc);

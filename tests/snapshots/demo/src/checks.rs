@@ -136,7 +136,7 @@ static KERNELS: [KernelCheck; 32] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(32), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 512, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -157,7 +157,7 @@ static KERNELS: [KernelCheck; 32] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(32), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 512, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -277,7 +277,7 @@ static KERNELS: [KernelCheck; 32] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(8), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -300,7 +300,7 @@ static KERNELS: [KernelCheck; 32] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(8), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 256 }],
             norm_eps: None,
@@ -343,7 +343,7 @@ static KERNELS: [KernelCheck; 32] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(48), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(96), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 1536, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -364,7 +364,7 @@ static KERNELS: [KernelCheck; 32] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(48), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(96), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 1536, cols: 256 }],
             norm_eps: Some(1e-5),
@@ -407,7 +407,7 @@ static KERNELS: [KernelCheck; 32] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(8), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 768 }],
             norm_eps: None,
@@ -430,7 +430,7 @@ static KERNELS: [KernelCheck; 32] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(8), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 256, cols: 768 }],
             norm_eps: None,
@@ -453,7 +453,7 @@ static KERNELS: [KernelCheck; 32] = [
         layer: None,
         rows: &[1],
         mixed: true,
-        grid: [Dim::Const(256), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::Const(128), Dim::Const(1), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::Q8_0, rows: 2048, cols: 256 }],
             norm_eps: Some(1e-5),

@@ -128,22 +128,22 @@ static KERNELS: [KernelSpec; 32] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "qkv_proj_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 2176 },
     KernelSpec { name: "attention_part", threads: 256, threadgroup_bytes: 2176 },
     KernelSpec { name: "attention_combine", threads: 256, threadgroup_bytes: 1024 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 128 },
-    KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 256 },
+    KernelSpec { name: "o_proj_two", threads: 128, threadgroup_bytes: 64 },
+    KernelSpec { name: "o_proj_few", threads: 128, threadgroup_bytes: 128 },
     KernelSpec { name: "gate_up_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "gate_up_proj_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "down_proj", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "down_proj_two", threads: 256, threadgroup_bytes: 128 },
-    KernelSpec { name: "down_proj_few", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "lm_head", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "down_proj_two", threads: 128, threadgroup_bytes: 64 },
+    KernelSpec { name: "down_proj_few", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "lm_head", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_two", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "sample_best", threads: 256, threadgroup_bytes: 64 },
@@ -461,7 +461,7 @@ impl Model {
             rows,
             [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.token_embd, &b.scaled, &b.sums, logits, params],
-            by_rows(rows, [256, 1, 1], [rows.div_ceil(2), 128, 1], [rows.div_ceil(4), 128, 1]),
+            by_rows(rows, [128, 1, 1], [rows.div_ceil(2), 128, 1], [rows.div_ceil(4), 128, 1]),
         );
     }
 
@@ -477,7 +477,7 @@ impl Model {
             rows,
             [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_TWO), k(kernel::QKV_PROJ_FEW)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1]),
+            by_rows(rows, [32, 1, 1], [rows.div_ceil(2), 32, 1], [rows.div_ceil(4), 32, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [4, rows, 1]);
@@ -501,7 +501,7 @@ impl Model {
             rows,
             [k(kernel::O_PROJ), k(kernel::O_PROJ_TWO), k(kernel::O_PROJ_FEW)],
             &[&layer.o_proj, &b.attn, &b.x, &layer.ffn_norm, &b.scaled, &b.sums, params],
-            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 8, 1], [rows.div_ceil(4), 8, 1]),
+            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1]),
         );
         pass.barrier();
         project(
@@ -509,7 +509,7 @@ impl Model {
             rows,
             [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [96, 1, 1], [rows.div_ceil(2), 48, 1], [rows.div_ceil(4), 48, 1]),
+            by_rows(rows, [96, 1, 1], [rows.div_ceil(2), 96, 1], [rows.div_ceil(4), 96, 1]),
         );
         pass.barrier();
         project(
@@ -517,7 +517,7 @@ impl Model {
             rows,
             [k(kernel::DOWN_PROJ), k(kernel::DOWN_PROJ_TWO), k(kernel::DOWN_PROJ_FEW)],
             &[&layer.down_proj, &b.act, &b.x, next_gamma, &b.scaled, &b.sums, params],
-            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 8, 1], [rows.div_ceil(4), 8, 1]),
+            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 16, 1], [rows.div_ceil(4), 16, 1]),
         );
     }
 

@@ -29,9 +29,9 @@ static KERNELS: [KernelSpec; 15] = [
     KernelSpec { name: "down_proj_2x4x1", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "down_proj_4x8x1", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "down_proj_1x8x1", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "lm_head_2x8x1", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "lm_head_4x4x1", threads: 128, threadgroup_bytes: 0 },
-    KernelSpec { name: "lm_head_1x4x1", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "lm_head_2x4x1", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "lm_head_4x8x1", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "lm_head_1x8x1", threads: 256, threadgroup_bytes: 0 },
 ];
 
 #[rustfmt::skip]
@@ -83,12 +83,12 @@ static SHAPES: [Shape; 5] = [
     // lm_head
     Shape {
         format: "Q8_0", rows: 2048, cols: 256,
-        chosen: Geometry::new(2, 4, 1),
+        chosen: Geometry::new(2, 8, 1),
         kernels: &[18],
         variants: &[
-            Variant { geometry: Geometry::new(2, 8, 1), kernels: &[Dispatched { kernel: 12, threadgroups: 128, sums: 0 }] },
-            Variant { geometry: Geometry::new(4, 4, 1), kernels: &[Dispatched { kernel: 13, threadgroups: 128, sums: 0 }] },
-            Variant { geometry: Geometry::new(1, 4, 1), kernels: &[Dispatched { kernel: 14, threadgroups: 512, sums: 0 }] },
+            Variant { geometry: Geometry::new(2, 4, 1), kernels: &[Dispatched { kernel: 12, threadgroups: 256, sums: 0 }] },
+            Variant { geometry: Geometry::new(4, 8, 1), kernels: &[Dispatched { kernel: 13, threadgroups: 64, sums: 0 }] },
+            Variant { geometry: Geometry::new(1, 8, 1), kernels: &[Dispatched { kernel: 14, threadgroups: 256, sums: 0 }] },
         ],
     },
 ];

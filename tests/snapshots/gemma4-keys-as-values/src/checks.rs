@@ -154,7 +154,7 @@ static KERNELS: [KernelCheck; 44] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -175,7 +175,7 @@ static KERNELS: [KernelCheck; 44] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -340,7 +340,7 @@ static KERNELS: [KernelCheck; 44] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -361,7 +361,7 @@ static KERNELS: [KernelCheck; 44] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -483,7 +483,7 @@ static KERNELS: [KernelCheck; 44] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(5), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -504,7 +504,7 @@ static KERNELS: [KernelCheck; 44] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(5), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -651,7 +651,7 @@ static KERNELS: [KernelCheck; 44] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -672,7 +672,7 @@ static KERNELS: [KernelCheck; 44] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
             norm_eps: Some(1e-6),

@@ -1861,8 +1861,8 @@ kernel void per_layer_model_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [48, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [48, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void per_layer_model_proj_two(
     device const uchar* weights [[buffer(0)]], // [48, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -1877,7 +1877,7 @@ kernel void per_layer_model_proj_two(
     input += at.x * 64;
     y += at.x * 96;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 48;
     if (first < end) {
         gemv_bf16<48, 32, 8, 1, 0, 2>(
@@ -1892,8 +1892,8 @@ kernel void per_layer_model_proj_two(
     }
 }
 
-// [48, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [48, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void per_layer_model_proj_few(
     device const uchar* weights [[buffer(0)]], // [48, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -1908,7 +1908,7 @@ kernel void per_layer_model_proj_few(
     input += at.x * 128;
     y += at.x * 192;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 48;
     if (first < end) {
         gemv_bf16<48, 32, 8, 1, 0, 4>(
@@ -1995,8 +1995,8 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_two(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2014,11 +2014,11 @@ kernel void qkv_proj_two(
     input_sums += at.x * 2;
     y += at.x * 256;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 128;
     gemv_bf16<128, 32, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<2, 8, 1, 32>(
+    share_scales<2, 4, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2031,8 +2031,8 @@ kernel void qkv_proj_two(
     }
 }
 
-// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2050,11 +2050,11 @@ kernel void qkv_proj_few(
     input_sums += at.x * 4;
     y += at.x * 512;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 128;
     gemv_bf16<128, 32, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<4, 8, 1, 32>(
+    share_scales<4, 4, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2146,9 +2146,45 @@ kernel void o_proj(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 64] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 128;
+    y += at.x * 64;
+    result_sums += at.x * 4;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 8;
+    const uint end = 32;
+    gemv_bf16<32, 64, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        y[place] = result;
+        square = result * result;
+    }
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 2>(
+        result_sums, shared, square, group, tokens, simdgroup, lane);
+}
+
+// [32, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 64] bf16
     device const float* input [[buffer(1)]], // [rows, 64] f32
     device float* y [[buffer(2)]], // [rows, 32] f32
@@ -2160,55 +2196,15 @@ kernel void o_proj_two(
 {
     threadgroup float shared[64];
     const uint group = at.y;
-    const uint tokens = min(2u, step->rows - at.x * 2);
-    input += at.x * 128;
-    y += at.x * 64;
-    result_sums += at.x * 4;
-    float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
-    const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 64, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 8;
-    const uint row = first + lane % 8;
-    float square = 0.0f;
-    if (n < tokens && row < end) {
-        const uint place = n * 32 + row;
-        y[place] = result;
-        square = result * result;
-    }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
-        result_sums, shared, square, group, tokens, simdgroup, lane);
-}
-
-// [32, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void o_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
-    device const float* input [[buffer(1)]], // [rows, 64] f32
-    device float* y [[buffer(2)]], // [rows, 32] f32
-    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
-    constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[128];
-    const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 256;
     y += at.x * 128;
     result_sums += at.x * 8;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 64, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 64, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2218,7 +2214,7 @@ kernel void o_proj_few(
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2263,8 +2259,8 @@ kernel void gate_up_proj(
     store_gated_rows<1, GeluTanh>(y, acc, acc + 1, first, end, lane);
 }
 
-// [80, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [80, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_two(
     device const uchar* weights [[buffer(0)]], // [80, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2282,13 +2278,13 @@ kernel void gate_up_proj_two(
     input_sums += at.x * 2;
     y += at.x * 80;
     float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 40;
     if (first < end) {
         gemv_bf16<80, 32, 8, 1, 40, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 1, 32>(
+    share_scales<2, 4, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2302,8 +2298,8 @@ kernel void gate_up_proj_two(
     }
 }
 
-// [80, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [80, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [80, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2321,13 +2317,13 @@ kernel void gate_up_proj_few(
     input_sums += at.x * 4;
     y += at.x * 160;
     float acc[32] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 40;
     if (first < end) {
         gemv_bf16<80, 32, 8, 1, 40, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 1, 32>(
+    share_scales<4, 4, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2363,9 +2359,45 @@ kernel void down_proj(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 40] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 40] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 40] bf16
+    device const float* input [[buffer(1)]], // [rows, 40] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 80;
+    y += at.x * 64;
+    result_sums += at.x * 4;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 8;
+    const uint end = 32;
+    gemv_bf16<32, 40, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        y[place] = result;
+        square = result * result;
+    }
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 2>(
+        result_sums, shared, square, group, tokens, simdgroup, lane);
+}
+
+// [32, 40] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 40] bf16
     device const float* input [[buffer(1)]], // [rows, 40] f32
     device float* y [[buffer(2)]], // [rows, 32] f32
@@ -2377,55 +2409,15 @@ kernel void down_proj_two(
 {
     threadgroup float shared[64];
     const uint group = at.y;
-    const uint tokens = min(2u, step->rows - at.x * 2);
-    input += at.x * 80;
-    y += at.x * 64;
-    result_sums += at.x * 4;
-    float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
-    const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 40, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 8;
-    const uint row = first + lane % 8;
-    float square = 0.0f;
-    if (n < tokens && row < end) {
-        const uint place = n * 32 + row;
-        y[place] = result;
-        square = result * result;
-    }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
-        result_sums, shared, square, group, tokens, simdgroup, lane);
-}
-
-// [32, 40] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void down_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 40] bf16
-    device const float* input [[buffer(1)]], // [rows, 40] f32
-    device float* y [[buffer(2)]], // [rows, 32] f32
-    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
-    constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[128];
-    const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 160;
     y += at.x * 128;
     result_sums += at.x * 8;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 40, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 40, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2435,7 +2427,7 @@ kernel void down_proj_few(
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2460,8 +2452,8 @@ kernel void per_layer_gate(
     store_gated_by_rows<2, GeluTanh>(y, multiplier, acc, first, end, lane);
 }
 
-// [8, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [8, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void per_layer_gate_two(
     device const uchar* weights [[buffer(0)]], // [8, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -2478,7 +2470,7 @@ kernel void per_layer_gate_two(
     multiplier += at.x * 16;
     y += at.x * 16;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 8;
     if (first < end) {
         gemv_bf16<8, 32, 8, 1, 0, 2>(
@@ -2493,8 +2485,8 @@ kernel void per_layer_gate_two(
     }
 }
 
-// [8, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [8, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void per_layer_gate_few(
     device const uchar* weights [[buffer(0)]], // [8, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -2511,7 +2503,7 @@ kernel void per_layer_gate_few(
     multiplier += at.x * 32;
     y += at.x * 32;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 8;
     if (first < end) {
         gemv_bf16<8, 32, 8, 1, 0, 4>(
@@ -2548,9 +2540,45 @@ kernel void per_layer_proj(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 8] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 8] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void per_layer_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 8] bf16
+    device const float* input [[buffer(1)]], // [rows, 8] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 16;
+    y += at.x * 64;
+    result_sums += at.x * 4;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 8;
+    const uint end = 32;
+    gemv_bf16<32, 8, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        y[place] = result;
+        square = result * result;
+    }
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 2>(
+        result_sums, shared, square, group, tokens, simdgroup, lane);
+}
+
+// [32, 8] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void per_layer_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 8] bf16
     device const float* input [[buffer(1)]], // [rows, 8] f32
     device float* y [[buffer(2)]], // [rows, 32] f32
@@ -2562,55 +2590,15 @@ kernel void per_layer_proj_two(
 {
     threadgroup float shared[64];
     const uint group = at.y;
-    const uint tokens = min(2u, step->rows - at.x * 2);
-    input += at.x * 16;
-    y += at.x * 64;
-    result_sums += at.x * 4;
-    float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
-    const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 8, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 8;
-    const uint row = first + lane % 8;
-    float square = 0.0f;
-    if (n < tokens && row < end) {
-        const uint place = n * 32 + row;
-        y[place] = result;
-        square = result * result;
-    }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
-        result_sums, shared, square, group, tokens, simdgroup, lane);
-}
-
-// [32, 8] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void per_layer_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 8] bf16
-    device const float* input [[buffer(1)]], // [rows, 8] f32
-    device float* y [[buffer(2)]], // [rows, 32] f32
-    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
-    constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[128];
-    const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 32;
     y += at.x * 128;
     result_sums += at.x * 8;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 8, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 8, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2620,7 +2608,7 @@ kernel void per_layer_proj_few(
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2666,8 +2654,8 @@ kernel void qkv_proj_256x32(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [256, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [256, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_two_256x32(
     device const uchar* weights [[buffer(0)]], // [256, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2685,11 +2673,11 @@ kernel void qkv_proj_two_256x32(
     input_sums += at.x * 2;
     y += at.x * 512;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 256;
     gemv_bf16<256, 32, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<2, 8, 1, 32>(
+    share_scales<2, 4, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2702,8 +2690,8 @@ kernel void qkv_proj_two_256x32(
     }
 }
 
-// [256, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [256, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few_256x32(
     device const uchar* weights [[buffer(0)]], // [256, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2721,11 +2709,11 @@ kernel void qkv_proj_few_256x32(
     input_sums += at.x * 4;
     y += at.x * 1024;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 256;
     gemv_bf16<256, 32, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<4, 8, 1, 32>(
+    share_scales<4, 4, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2817,9 +2805,45 @@ kernel void o_proj_32x128(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 128] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 128] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_two_32x128(
+    device const uchar* weights [[buffer(0)]], // [32, 128] bf16
+    device const float* input [[buffer(1)]], // [rows, 128] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 256;
+    y += at.x * 64;
+    result_sums += at.x * 4;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 8;
+    const uint end = 32;
+    gemv_bf16<32, 128, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        y[place] = result;
+        square = result * result;
+    }
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 2>(
+        result_sums, shared, square, group, tokens, simdgroup, lane);
+}
+
+// [32, 128] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_few_32x128(
     device const uchar* weights [[buffer(0)]], // [32, 128] bf16
     device const float* input [[buffer(1)]], // [rows, 128] f32
     device float* y [[buffer(2)]], // [rows, 32] f32
@@ -2831,55 +2855,15 @@ kernel void o_proj_two_32x128(
 {
     threadgroup float shared[64];
     const uint group = at.y;
-    const uint tokens = min(2u, step->rows - at.x * 2);
-    input += at.x * 256;
-    y += at.x * 64;
-    result_sums += at.x * 4;
-    float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
-    const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 128, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 8;
-    const uint row = first + lane % 8;
-    float square = 0.0f;
-    if (n < tokens && row < end) {
-        const uint place = n * 32 + row;
-        y[place] = result;
-        square = result * result;
-    }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
-        result_sums, shared, square, group, tokens, simdgroup, lane);
-}
-
-// [32, 128] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void o_proj_few_32x128(
-    device const uchar* weights [[buffer(0)]], // [32, 128] bf16
-    device const float* input [[buffer(1)]], // [rows, 128] f32
-    device float* y [[buffer(2)]], // [rows, 32] f32
-    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
-    constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[128];
-    const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 512;
     y += at.x * 128;
     result_sums += at.x * 8;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 128, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 128, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2889,7 +2873,7 @@ kernel void o_proj_few_32x128(
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2913,8 +2897,8 @@ kernel void q_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [64, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [64, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void q_proj_two(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2932,11 +2916,11 @@ kernel void q_proj_two(
     input_sums += at.x * 2;
     y += at.x * 128;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 64;
     gemv_bf16<64, 32, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<2, 8, 1, 32>(
+    share_scales<2, 4, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2949,8 +2933,8 @@ kernel void q_proj_two(
     }
 }
 
-// [64, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [64, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void q_proj_few(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2968,11 +2952,11 @@ kernel void q_proj_few(
     input_sums += at.x * 4;
     y += at.x * 256;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 64;
     gemv_bf16<64, 32, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<4, 8, 1, 32>(
+    share_scales<4, 4, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -3029,8 +3013,8 @@ kernel void gate_up_proj_160x32(
     store_gated_rows<1, GeluTanh>(y, acc, acc + 1, first, end, lane);
 }
 
-// [160, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [160, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_two_160x32(
     device const uchar* weights [[buffer(0)]], // [160, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -3048,13 +3032,11 @@ kernel void gate_up_proj_two_160x32(
     input_sums += at.x * 2;
     y += at.x * 160;
     float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 80;
-    if (first < end) {
-        gemv_bf16<160, 32, 8, 1, 80, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    share_scales<2, 8, 1, 32>(
+    gemv_bf16<160, 32, 8, 1, 80, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    share_scales<2, 4, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -3068,8 +3050,8 @@ kernel void gate_up_proj_two_160x32(
     }
 }
 
-// [160, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [160, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few_160x32(
     device const uchar* weights [[buffer(0)]], // [160, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -3087,13 +3069,11 @@ kernel void gate_up_proj_few_160x32(
     input_sums += at.x * 4;
     y += at.x * 320;
     float acc[32] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 80;
-    if (first < end) {
-        gemv_bf16<160, 32, 8, 1, 80, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    share_scales<4, 8, 1, 32>(
+    gemv_bf16<160, 32, 8, 1, 80, 4>(
+        weights, input, first, 0, lane, acc, tokens);
+    share_scales<4, 4, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -3129,9 +3109,45 @@ kernel void down_proj_32x80(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 80] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 80] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_two_32x80(
+    device const uchar* weights [[buffer(0)]], // [32, 80] bf16
+    device const float* input [[buffer(1)]], // [rows, 80] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 160;
+    y += at.x * 64;
+    result_sums += at.x * 4;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 8;
+    const uint end = 32;
+    gemv_bf16<32, 80, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        y[place] = result;
+        square = result * result;
+    }
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 2>(
+        result_sums, shared, square, group, tokens, simdgroup, lane);
+}
+
+// [32, 80] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void down_proj_few_32x80(
     device const uchar* weights [[buffer(0)]], // [32, 80] bf16
     device const float* input [[buffer(1)]], // [rows, 80] f32
     device float* y [[buffer(2)]], // [rows, 32] f32
@@ -3143,55 +3159,15 @@ kernel void down_proj_two_32x80(
 {
     threadgroup float shared[64];
     const uint group = at.y;
-    const uint tokens = min(2u, step->rows - at.x * 2);
-    input += at.x * 160;
-    y += at.x * 64;
-    result_sums += at.x * 4;
-    float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
-    const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 80, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 8;
-    const uint row = first + lane % 8;
-    float square = 0.0f;
-    if (n < tokens && row < end) {
-        const uint place = n * 32 + row;
-        y[place] = result;
-        square = result * result;
-    }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
-        result_sums, shared, square, group, tokens, simdgroup, lane);
-}
-
-// [32, 80] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void down_proj_few_32x80(
-    device const uchar* weights [[buffer(0)]], // [32, 80] bf16
-    device const float* input [[buffer(1)]], // [rows, 80] f32
-    device float* y [[buffer(2)]], // [rows, 32] f32
-    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
-    constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[128];
-    const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 320;
     y += at.x * 128;
     result_sums += at.x * 8;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 80, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 80, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -3201,7 +3177,7 @@ kernel void down_proj_few_32x80(
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -3225,8 +3201,8 @@ kernel void q_proj_128x32(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void q_proj_two_128x32(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -3244,11 +3220,11 @@ kernel void q_proj_two_128x32(
     input_sums += at.x * 2;
     y += at.x * 256;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 128;
     gemv_bf16<128, 32, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<2, 8, 1, 32>(
+    share_scales<2, 4, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -3261,8 +3237,8 @@ kernel void q_proj_two_128x32(
     }
 }
 
-// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void q_proj_few_128x32(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -3280,11 +3256,11 @@ kernel void q_proj_few_128x32(
     input_sums += at.x * 4;
     y += at.x * 512;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 128;
     gemv_bf16<128, 32, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<4, 8, 1, 32>(
+    share_scales<4, 4, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -3344,8 +3320,8 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [86, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [86, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_two(
     device const uchar* weights [[buffer(0)]], // [86, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -3363,13 +3339,13 @@ kernel void lm_head_two(
     input_sums += at.x * 2;
     y += at.x * 172;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 86;
     if (first < end) {
         gemv_bf16<86, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 1, 32>(
+    share_scales<2, 4, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -3383,8 +3359,8 @@ kernel void lm_head_two(
     }
 }
 
-// [86, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [86, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [86, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -3402,13 +3378,13 @@ kernel void lm_head_few(
     input_sums += at.x * 4;
     y += at.x * 344;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 86;
     if (first < end) {
         gemv_bf16<86, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 1, 32>(
+    share_scales<4, 4, 1, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);

@@ -173,7 +173,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: None,
@@ -193,7 +193,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: None,
@@ -285,7 +285,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -306,7 +306,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -471,7 +471,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -492,7 +492,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 80, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -738,7 +738,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 256, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -759,7 +759,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: Some(3),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(4), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(8), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 256, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -906,7 +906,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: Some(4),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -927,7 +927,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: Some(4),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -988,7 +988,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: Some(4),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(5), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -1009,7 +1009,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: Some(4),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(5), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 160, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -1112,7 +1112,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: Some(5),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -1133,7 +1133,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: Some(5),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -1194,7 +1194,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -1215,7 +1215,7 @@ static KERNELS: [KernelCheck; 75] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 86, cols: 32 }],
             norm_eps: Some(1e-6),

@@ -171,58 +171,58 @@ mod kernel {
 static KERNELS: [KernelSpec; 75] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "per_layer_model_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "per_layer_model_proj_two", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "per_layer_model_proj_few", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "per_layer_model_proj_two", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "per_layer_model_proj_few", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "layer_inputs", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "per_layer_model_proj_tile", threads: 128, threadgroup_bytes: 16384 },
     KernelSpec { name: "qkv_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "qkv_proj_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 1152 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 512 },
+    KernelSpec { name: "o_proj_two", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "o_proj_few", threads: 128, threadgroup_bytes: 256 },
     KernelSpec { name: "post_norm", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "gate_up_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "gate_up_proj_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "down_proj", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "down_proj_two", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "down_proj_few", threads: 256, threadgroup_bytes: 512 },
+    KernelSpec { name: "down_proj_two", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "down_proj_few", threads: 128, threadgroup_bytes: 256 },
     KernelSpec { name: "per_layer_gate", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "per_layer_gate_two", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "per_layer_gate_few", threads: 256, threadgroup_bytes: 0 },
+    KernelSpec { name: "per_layer_gate_two", threads: 128, threadgroup_bytes: 0 },
+    KernelSpec { name: "per_layer_gate_few", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "per_layer_proj", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "per_layer_proj_two", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "per_layer_proj_few", threads: 256, threadgroup_bytes: 512 },
+    KernelSpec { name: "per_layer_proj_two", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "per_layer_proj_few", threads: 128, threadgroup_bytes: 256 },
     KernelSpec { name: "post_norm_alt", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "qkv_proj_256x32", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_two_256x32", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "qkv_proj_few_256x32", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_two_256x32", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_few_256x32", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "rope_append_alt", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "attention_alt", threads: 256, threadgroup_bytes: 2176 },
     KernelSpec { name: "o_proj_32x128", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "o_proj_two_32x128", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "o_proj_few_32x128", threads: 256, threadgroup_bytes: 512 },
+    KernelSpec { name: "o_proj_two_32x128", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "o_proj_few_32x128", threads: 128, threadgroup_bytes: 256 },
     KernelSpec { name: "q_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "q_proj_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "q_proj_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "q_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "q_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "rope_append_alt_2", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "gate_up_proj_160x32", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_two_160x32", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "gate_up_proj_few_160x32", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_two_160x32", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_few_160x32", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "down_proj_32x80", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "down_proj_two_32x80", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "down_proj_few_32x80", threads: 256, threadgroup_bytes: 512 },
+    KernelSpec { name: "down_proj_two_32x80", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "down_proj_few_32x80", threads: 128, threadgroup_bytes: 256 },
     KernelSpec { name: "q_proj_128x32", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "q_proj_two_128x32", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "q_proj_few_128x32", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "q_proj_two_128x32", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "q_proj_few_128x32", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "rope_append_alt_3", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "lm_head_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "lm_head_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "lm_head_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "sample_best", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "sample_collect", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
@@ -622,7 +622,7 @@ impl Model {
             rows,
             [k(kernel::PER_LAYER_MODEL_PROJ), k(kernel::PER_LAYER_MODEL_PROJ_TWO), k(kernel::PER_LAYER_MODEL_PROJ_FEW)],
             &[&self.per_layer_model_proj, &b.x, &b.per_layer_model, params],
-            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -658,7 +658,7 @@ impl Model {
             rows,
             [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.token_embd, &b.scaled, &b.sums, logits, params],
-            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
     }
 
@@ -674,7 +674,7 @@ impl Model {
             rows,
             [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_TWO), k(kernel::QKV_PROJ_FEW)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [8, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [8, 1, 1], [rows.div_ceil(2), 4, 1], [rows.div_ceil(4), 4, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -704,7 +704,7 @@ impl Model {
             rows,
             [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
         pass.barrier();
         project(
@@ -835,7 +835,7 @@ impl Model {
             rows,
             [k(kernel::QKV_PROJ_256X32), k(kernel::QKV_PROJ_TWO_256X32), k(kernel::QKV_PROJ_FEW_256X32)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 4, 1], [rows.div_ceil(4), 4, 1]),
+            by_rows(rows, [16, 1, 1], [rows.div_ceil(2), 8, 1], [rows.div_ceil(4), 8, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -865,7 +865,7 @@ impl Model {
             rows,
             [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
         pass.barrier();
         project(
@@ -999,7 +999,7 @@ impl Model {
             rows,
             [k(kernel::Q_PROJ), k(kernel::Q_PROJ_TWO), k(kernel::Q_PROJ_FEW)],
             &[&layer.q_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [4, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [4, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND_ALT_2), &[&b.qkv, &b.q, &layer.attn_q_norm, params], [1, rows, 1]);
@@ -1025,7 +1025,7 @@ impl Model {
             rows,
             [k(kernel::GATE_UP_PROJ_160X32), k(kernel::GATE_UP_PROJ_TWO_160X32), k(kernel::GATE_UP_PROJ_FEW_160X32)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [10, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
+            by_rows(rows, [10, 1, 1], [rows.div_ceil(2), 5, 1], [rows.div_ceil(4), 5, 1]),
         );
         pass.barrier();
         project(
@@ -1148,7 +1148,7 @@ impl Model {
             rows,
             [k(kernel::Q_PROJ_128X32), k(kernel::Q_PROJ_TWO_128X32), k(kernel::Q_PROJ_FEW_128X32)],
             &[&layer.q_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [8, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [8, 1, 1], [rows.div_ceil(2), 4, 1], [rows.div_ceil(4), 4, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND_ALT_3), &[&b.qkv, &b.q, &layer.attn_q_norm, params], [1, rows, 1]);
@@ -1174,7 +1174,7 @@ impl Model {
             rows,
             [k(kernel::GATE_UP_PROJ_160X32), k(kernel::GATE_UP_PROJ_TWO_160X32), k(kernel::GATE_UP_PROJ_FEW_160X32)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [10, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
+            by_rows(rows, [10, 1, 1], [rows.div_ceil(2), 5, 1], [rows.div_ceil(4), 5, 1]),
         );
         pass.barrier();
         project(

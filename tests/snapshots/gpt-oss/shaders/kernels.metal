@@ -2687,8 +2687,8 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [128, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_two(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2707,11 +2707,11 @@ kernel void qkv_proj_two(
     input_sums += at.x * 16;
     y += at.x * 256;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 128;
     gemv_bf16<128, 32, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<2, 8, 8, 32>(
+    share_scales<2, 4, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2725,8 +2725,8 @@ kernel void qkv_proj_two(
     }
 }
 
-// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [128, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2745,11 +2745,11 @@ kernel void qkv_proj_few(
     input_sums += at.x * 32;
     y += at.x * 512;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 128;
     gemv_bf16<128, 32, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<4, 8, 8, 32>(
+    share_scales<4, 4, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2844,9 +2844,52 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 64] f32
+    device const float* bias [[buffer(2)]], // [32] f32
+    device float* x [[buffer(3)]], // [rows, 32] f32
+    device const float* gamma [[buffer(4)]], // [32] f32, the next norm's
+    device float* scaled [[buffer(5)]], // [rows, 32] f32, x * gamma
+    device float* sums [[buffer(6)]], // [rows, 8] f32, partial sums of x^2
+    constant StepParams* step [[buffer(7)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 128;
+    x += at.x * 64;
+    scaled += at.x * 64;
+    sums += at.x * 16;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 8;
+    const uint end = 32;
+    gemv_bf16<32, 64, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        result += bias[row];
+        const float value = x[place] + 1.0f * result;
+        x[place] = value;
+        scaled[place] = value * gamma[row];
+        square = value * value;
+    }
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 8>(
+        sums, shared, square, group, tokens, simdgroup, lane);
+}
+
+// [32, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 64] bf16
     device const float* input [[buffer(1)]], // [rows, 64] f32
     device const float* bias [[buffer(2)]], // [32] f32
@@ -2861,63 +2904,16 @@ kernel void o_proj_two(
 {
     threadgroup float shared[64];
     const uint group = at.y;
-    const uint tokens = min(2u, step->rows - at.x * 2);
-    input += at.x * 128;
-    x += at.x * 64;
-    scaled += at.x * 64;
-    sums += at.x * 16;
-    float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
-    const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 64, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 8;
-    const uint row = first + lane % 8;
-    float square = 0.0f;
-    if (n < tokens && row < end) {
-        const uint place = n * 32 + row;
-        result += bias[row];
-        const float value = x[place] + 1.0f * result;
-        x[place] = value;
-        scaled[place] = value * gamma[row];
-        square = value * value;
-    }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 8>(
-        sums, shared, square, group, tokens, simdgroup, lane);
-}
-
-// [32, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void o_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
-    device const float* input [[buffer(1)]], // [rows, 64] f32
-    device const float* bias [[buffer(2)]], // [32] f32
-    device float* x [[buffer(3)]], // [rows, 32] f32
-    device const float* gamma [[buffer(4)]], // [32] f32, the next norm's
-    device float* scaled [[buffer(5)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(6)]], // [rows, 8] f32, partial sums of x^2
-    constant StepParams* step [[buffer(7)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[128];
-    const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 256;
     x += at.x * 128;
     scaled += at.x * 128;
     sums += at.x * 32;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 64, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 64, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2930,7 +2926,7 @@ kernel void o_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 8>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 8>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2958,8 +2954,8 @@ kernel void router(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [4, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [4, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void router_two(
     device const uchar* weights [[buffer(0)]], // [4, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2978,13 +2974,13 @@ kernel void router_two(
     input_sums += at.x * 16;
     y += at.x * 8;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 4;
     if (first < end) {
         gemv_bf16<4, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 8, 32>(
+    share_scales<2, 4, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2998,8 +2994,8 @@ kernel void router_two(
     }
 }
 
-// [4, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [4, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void router_few(
     device const uchar* weights [[buffer(0)]], // [4, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -3018,13 +3014,13 @@ kernel void router_few(
     input_sums += at.x * 32;
     y += at.x * 16;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 4;
     if (first < end) {
         gemv_bf16<4, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 8, 32>(
+    share_scales<4, 4, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -3122,8 +3118,8 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_two(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -3141,13 +3137,13 @@ kernel void lm_head_two(
     input_sums += at.x * 16;
     y += at.x * 176;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 8, 32>(
+    share_scales<2, 4, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -3160,8 +3156,8 @@ kernel void lm_head_two(
     }
 }
 
-// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -3179,13 +3175,13 @@ kernel void lm_head_few(
     input_sums += at.x * 32;
     y += at.x * 352;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 8, 32>(
+    share_scales<4, 4, 8, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);

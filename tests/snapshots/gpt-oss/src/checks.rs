@@ -140,7 +140,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -162,7 +162,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: Some(0),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -455,7 +455,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-5),
@@ -476,7 +476,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-5),

@@ -130,29 +130,29 @@ static KERNELS: [KernelSpec; 39] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "conv_in_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "conv_in_proj_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "conv_in_proj_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "conv_in_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "conv_in_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "short_conv", threads: 64, threadgroup_bytes: 0 },
     KernelSpec { name: "conv_out_proj", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "conv_out_proj_two", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "conv_out_proj_few", threads: 256, threadgroup_bytes: 512 },
+    KernelSpec { name: "conv_out_proj_two", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "conv_out_proj_few", threads: 128, threadgroup_bytes: 256 },
     KernelSpec { name: "gate_up_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "gate_up_proj_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "down_proj", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "down_proj_two", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "down_proj_few", threads: 256, threadgroup_bytes: 512 },
+    KernelSpec { name: "down_proj_two", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "down_proj_few", threads: 128, threadgroup_bytes: 256 },
     KernelSpec { name: "qkv_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "qkv_proj_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 640 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 512 },
+    KernelSpec { name: "o_proj_two", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "o_proj_few", threads: 128, threadgroup_bytes: 256 },
     KernelSpec { name: "lm_head", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "lm_head_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "lm_head_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "lm_head_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "sample_best", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "sample_collect", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
@@ -537,7 +537,7 @@ impl Model {
             rows,
             [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.token_embd, &b.scaled, &b.sums, logits, params],
-            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
     }
 
@@ -553,7 +553,7 @@ impl Model {
             rows,
             [k(kernel::CONV_IN_PROJ), k(kernel::CONV_IN_PROJ_TWO), k(kernel::CONV_IN_PROJ_FEW)],
             &[&layer.conv_in_proj, &b.scaled, &b.sums, &b.mixer_in, params],
-            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::SHORT_CONV), &[&b.mixer_in, &layer.conv, state, &b.mixed, params], [1, rows, 1]);
@@ -571,7 +571,7 @@ impl Model {
             rows,
             [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
         );
         pass.barrier();
         project(
@@ -636,7 +636,7 @@ impl Model {
             rows,
             [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_TWO), k(kernel::QKV_PROJ_FEW)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [4, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [4, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
         );
         pass.barrier();
         pass.dispatch(
@@ -660,7 +660,7 @@ impl Model {
             rows,
             [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [3, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
         );
         pass.barrier();
         project(

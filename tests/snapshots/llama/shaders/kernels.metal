@@ -1761,8 +1761,8 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [128, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [128, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_two(
     device const uchar* weights [[buffer(0)]], // [128, 64] bf16
     device const float* input [[buffer(1)]], // [rows, 64] f32, x * gamma
@@ -1780,11 +1780,11 @@ kernel void qkv_proj_two(
     input_sums += at.x * 8;
     y += at.x * 256;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 128;
     gemv_bf16<128, 64, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<2, 8, 4, 64>(
+    share_scales<2, 4, 4, 64>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -1797,8 +1797,8 @@ kernel void qkv_proj_two(
     }
 }
 
-// [128, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [128, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [128, 64] bf16
     device const float* input [[buffer(1)]], // [rows, 64] f32, x * gamma
@@ -1816,11 +1816,11 @@ kernel void qkv_proj_few(
     input_sums += at.x * 16;
     y += at.x * 512;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 128;
     gemv_bf16<128, 64, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<4, 8, 4, 64>(
+    share_scales<4, 4, 4, 64>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -1910,8 +1910,8 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [64, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [64, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_two(
     device const uchar* weights [[buffer(0)]], // [64, 64] bf16
     device const float* input [[buffer(1)]], // [rows, 64] f32
@@ -1924,7 +1924,7 @@ kernel void o_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[64];
+    threadgroup float shared[32];
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 128;
@@ -1932,7 +1932,7 @@ kernel void o_proj_two(
     scaled += at.x * 128;
     sums += at.x * 8;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 64;
     gemv_bf16<64, 64, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
@@ -1947,12 +1947,12 @@ kernel void o_proj_two(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 4, 4>(
+    store_partial_sums<4, 1, 2, 8, 2, 8, 4, 4>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
-// [64, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [64, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [64, 64] bf16
     device const float* input [[buffer(1)]], // [rows, 64] f32
@@ -1965,7 +1965,7 @@ kernel void o_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[128];
+    threadgroup float shared[64];
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 256;
@@ -1973,7 +1973,7 @@ kernel void o_proj_few(
     scaled += at.x * 256;
     sums += at.x * 16;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 64;
     gemv_bf16<64, 64, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
@@ -1988,7 +1988,7 @@ kernel void o_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 4, 4>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 4, 4>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2012,8 +2012,8 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [320, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [320, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_two(
     device const uchar* weights [[buffer(0)]], // [320, 64] bf16
     device const float* input [[buffer(1)]], // [rows, 64] f32, x * gamma
@@ -2031,11 +2031,11 @@ kernel void gate_up_proj_two(
     input_sums += at.x * 8;
     y += at.x * 320;
     float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 160;
     gemv_bf16<320, 64, 8, 1, 160, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<2, 8, 4, 64>(
+    share_scales<2, 4, 4, 64>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2049,8 +2049,8 @@ kernel void gate_up_proj_two(
     }
 }
 
-// [320, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [320, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [320, 64] bf16
     device const float* input [[buffer(1)]], // [rows, 64] f32, x * gamma
@@ -2068,11 +2068,11 @@ kernel void gate_up_proj_few(
     input_sums += at.x * 16;
     y += at.x * 640;
     float acc[32] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 160;
     gemv_bf16<320, 64, 8, 1, 160, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<4, 8, 4, 64>(
+    share_scales<4, 4, 4, 64>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2111,8 +2111,8 @@ kernel void down_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [64, 160] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [64, 160] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_two(
     device const uchar* weights [[buffer(0)]], // [64, 160] bf16
     device const float* input [[buffer(1)]], // [rows, 160] f32
@@ -2125,7 +2125,7 @@ kernel void down_proj_two(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[64];
+    threadgroup float shared[32];
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 320;
@@ -2133,7 +2133,7 @@ kernel void down_proj_two(
     scaled += at.x * 128;
     sums += at.x * 8;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 64;
     gemv_bf16<64, 160, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
@@ -2148,12 +2148,12 @@ kernel void down_proj_two(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 4, 4>(
+    store_partial_sums<4, 1, 2, 8, 2, 8, 4, 4>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
-// [64, 160] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [64, 160] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [64, 160] bf16
     device const float* input [[buffer(1)]], // [rows, 160] f32
@@ -2166,7 +2166,7 @@ kernel void down_proj_few(
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[128];
+    threadgroup float shared[64];
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 640;
@@ -2174,7 +2174,7 @@ kernel void down_proj_few(
     scaled += at.x * 256;
     sums += at.x * 16;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 64;
     gemv_bf16<64, 160, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
@@ -2189,7 +2189,7 @@ kernel void down_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 4, 4>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 4, 4>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2213,8 +2213,8 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [512, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [512, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_two(
     device const uchar* weights [[buffer(0)]], // [512, 64] bf16
     device const float* input [[buffer(1)]], // [rows, 64] f32, x * gamma
@@ -2232,11 +2232,11 @@ kernel void lm_head_two(
     input_sums += at.x * 8;
     y += at.x * 1024;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 512;
     gemv_bf16<512, 64, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<2, 8, 4, 64>(
+    share_scales<2, 4, 4, 64>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2249,8 +2249,8 @@ kernel void lm_head_two(
     }
 }
 
-// [512, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [512, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [512, 64] bf16
     device const float* input [[buffer(1)]], // [rows, 64] f32, x * gamma
@@ -2268,11 +2268,11 @@ kernel void lm_head_few(
     input_sums += at.x * 16;
     y += at.x * 2048;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 512;
     gemv_bf16<512, 64, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<4, 8, 4, 64>(
+    share_scales<4, 4, 4, 64>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);

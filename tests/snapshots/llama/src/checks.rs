@@ -133,7 +133,7 @@ static KERNELS: [KernelCheck; 29] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 64 }],
             norm_eps: Some(1e-5),
@@ -154,7 +154,7 @@ static KERNELS: [KernelCheck; 29] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(4), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 128, cols: 64 }],
             norm_eps: Some(1e-5),
@@ -239,7 +239,7 @@ static KERNELS: [KernelCheck; 29] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 64 }],
             norm_eps: None,
@@ -262,7 +262,7 @@ static KERNELS: [KernelCheck; 29] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 64 }],
             norm_eps: None,
@@ -305,7 +305,7 @@ static KERNELS: [KernelCheck; 29] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(5), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(10), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 320, cols: 64 }],
             norm_eps: Some(1e-5),
@@ -326,7 +326,7 @@ static KERNELS: [KernelCheck; 29] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(5), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(10), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 320, cols: 64 }],
             norm_eps: Some(1e-5),
@@ -369,7 +369,7 @@ static KERNELS: [KernelCheck; 29] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 160 }],
             norm_eps: None,
@@ -392,7 +392,7 @@ static KERNELS: [KernelCheck; 29] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 160 }],
             norm_eps: None,
@@ -435,7 +435,7 @@ static KERNELS: [KernelCheck; 29] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(8), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 512, cols: 64 }],
             norm_eps: Some(1e-5),
@@ -456,7 +456,7 @@ static KERNELS: [KernelCheck; 29] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(8), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(16), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 512, cols: 64 }],
             norm_eps: Some(1e-5),

@@ -1867,8 +1867,8 @@ kernel void qkv_gate_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [96, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [96, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_gate_proj_two(
     device const uchar* weights [[buffer(0)]], // [96, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -1886,13 +1886,11 @@ kernel void qkv_gate_proj_two(
     input_sums += at.x * 2;
     y += at.x * 192;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 96;
-    if (first < end) {
-        gemv_bf16<96, 32, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    share_scales<2, 8, 1, 32>(
+    gemv_bf16<96, 32, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    share_scales<2, 4, 1, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -1905,8 +1903,8 @@ kernel void qkv_gate_proj_two(
     }
 }
 
-// [96, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [96, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_gate_proj_few(
     device const uchar* weights [[buffer(0)]], // [96, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -1924,13 +1922,11 @@ kernel void qkv_gate_proj_few(
     input_sums += at.x * 4;
     y += at.x * 384;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 96;
-    if (first < end) {
-        gemv_bf16<96, 32, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    share_scales<4, 8, 1, 32>(
+    gemv_bf16<96, 32, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
+    share_scales<4, 4, 1, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2031,9 +2027,45 @@ kernel void o_proj(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 32] bf16
+    device const float* input [[buffer(1)]], // [rows, 32] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 64;
+    y += at.x * 64;
+    result_sums += at.x * 4;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 8;
+    const uint end = 32;
+    gemv_bf16<32, 32, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        y[place] = result;
+        square = result * result;
+    }
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 2>(
+        result_sums, shared, square, group, tokens, simdgroup, lane);
+}
+
+// [32, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
     device float* y [[buffer(2)]], // [rows, 32] f32
@@ -2045,55 +2077,15 @@ kernel void o_proj_two(
 {
     threadgroup float shared[64];
     const uint group = at.y;
-    const uint tokens = min(2u, step->rows - at.x * 2);
-    input += at.x * 64;
-    y += at.x * 64;
-    result_sums += at.x * 4;
-    float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
-    const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 32, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 8;
-    const uint row = first + lane % 8;
-    float square = 0.0f;
-    if (n < tokens && row < end) {
-        const uint place = n * 32 + row;
-        y[place] = result;
-        square = result * result;
-    }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
-        result_sums, shared, square, group, tokens, simdgroup, lane);
-}
-
-// [32, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void o_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 32] bf16
-    device const float* input [[buffer(1)]], // [rows, 32] f32
-    device float* y [[buffer(2)]], // [rows, 32] f32
-    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
-    constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[128];
-    const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 128;
     y += at.x * 128;
     result_sums += at.x * 8;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 32, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 32, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2103,7 +2095,7 @@ kernel void o_proj_few(
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2148,8 +2140,8 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [48, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [48, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_two(
     device const uchar* weights [[buffer(0)]], // [48, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2167,13 +2159,13 @@ kernel void gate_up_proj_two(
     input_sums += at.x * 2;
     y += at.x * 48;
     float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 24;
     if (first < end) {
         gemv_bf16<48, 32, 8, 1, 24, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 1, 32>(
+    share_scales<2, 4, 1, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2187,8 +2179,8 @@ kernel void gate_up_proj_two(
     }
 }
 
-// [48, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [48, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [48, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2206,13 +2198,13 @@ kernel void gate_up_proj_few(
     input_sums += at.x * 4;
     y += at.x * 96;
     float acc[32] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 24;
     if (first < end) {
         gemv_bf16<48, 32, 8, 1, 24, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 1, 32>(
+    share_scales<4, 4, 1, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2248,9 +2240,45 @@ kernel void down_proj(
         result_sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 24] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 24] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 24] bf16
+    device const float* input [[buffer(1)]], // [rows, 24] f32
+    device float* y [[buffer(2)]], // [rows, 32] f32
+    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
+    constant StepParams* step [[buffer(4)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 48;
+    y += at.x * 64;
+    result_sums += at.x * 4;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 8;
+    const uint end = 32;
+    gemv_bf16<32, 24, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        y[place] = result;
+        square = result * result;
+    }
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 2>(
+        result_sums, shared, square, group, tokens, simdgroup, lane);
+}
+
+// [32, 24] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 24] bf16
     device const float* input [[buffer(1)]], // [rows, 24] f32
     device float* y [[buffer(2)]], // [rows, 32] f32
@@ -2262,55 +2290,15 @@ kernel void down_proj_two(
 {
     threadgroup float shared[64];
     const uint group = at.y;
-    const uint tokens = min(2u, step->rows - at.x * 2);
-    input += at.x * 48;
-    y += at.x * 64;
-    result_sums += at.x * 4;
-    float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
-    const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 24, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 8;
-    const uint row = first + lane % 8;
-    float square = 0.0f;
-    if (n < tokens && row < end) {
-        const uint place = n * 32 + row;
-        y[place] = result;
-        square = result * result;
-    }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
-        result_sums, shared, square, group, tokens, simdgroup, lane);
-}
-
-// [32, 24] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void down_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 24] bf16
-    device const float* input [[buffer(1)]], // [rows, 24] f32
-    device float* y [[buffer(2)]], // [rows, 32] f32
-    device float* result_sums [[buffer(3)]], // [rows, 2] f32, partial sums of y^2
-    constant StepParams* step [[buffer(4)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[128];
-    const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 96;
     y += at.x * 128;
     result_sums += at.x * 8;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 24, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 24, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2320,7 +2308,7 @@ kernel void down_proj_few(
         y[place] = result;
         square = result * result;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 2>(
         result_sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2400,8 +2388,8 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_two(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2419,13 +2407,13 @@ kernel void lm_head_two(
     input_sums += at.x * 2;
     y += at.x * 176;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 1, 32>(
+    share_scales<2, 4, 1, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2439,8 +2427,8 @@ kernel void lm_head_two(
     }
 }
 
-// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2458,13 +2446,13 @@ kernel void lm_head_few(
     input_sums += at.x * 4;
     y += at.x * 352;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 1, 32>(
+    share_scales<4, 4, 1, 32>(
         input_sums, 1e-5f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);

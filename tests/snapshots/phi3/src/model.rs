@@ -120,22 +120,22 @@ static KERNELS: [KernelSpec; 29] = [
     KernelSpec { name: "embed", threads: 256, threadgroup_bytes: 32 },
     KernelSpec { name: "embed_tile", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "qkv_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "qkv_proj_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "qkv_proj_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "qkv_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "rope_append", threads: 128, threadgroup_bytes: 0 },
     KernelSpec { name: "attention", threads: 256, threadgroup_bytes: 640 },
     KernelSpec { name: "o_proj", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "o_proj_two", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "o_proj_few", threads: 256, threadgroup_bytes: 512 },
+    KernelSpec { name: "o_proj_two", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "o_proj_few", threads: 128, threadgroup_bytes: 256 },
     KernelSpec { name: "gate_up_proj", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "gate_up_proj_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "gate_up_proj_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "gate_up_proj_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "down_proj", threads: 256, threadgroup_bytes: 32 },
-    KernelSpec { name: "down_proj_two", threads: 256, threadgroup_bytes: 256 },
-    KernelSpec { name: "down_proj_few", threads: 256, threadgroup_bytes: 512 },
+    KernelSpec { name: "down_proj_two", threads: 128, threadgroup_bytes: 128 },
+    KernelSpec { name: "down_proj_few", threads: 128, threadgroup_bytes: 256 },
     KernelSpec { name: "lm_head", threads: 256, threadgroup_bytes: 0 },
-    KernelSpec { name: "lm_head_two", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "lm_head_few", threads: 256, threadgroup_bytes: 16 },
+    KernelSpec { name: "lm_head_two", threads: 128, threadgroup_bytes: 16 },
+    KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "sample_best", threads: 256, threadgroup_bytes: 64 },
     KernelSpec { name: "sample_collect", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "sample_draw", threads: 256, threadgroup_bytes: 64 },
@@ -447,7 +447,7 @@ impl Model {
             rows,
             [k(kernel::LM_HEAD), k(kernel::LM_HEAD_TWO), k(kernel::LM_HEAD_FEW)],
             &[&self.lm_head, &b.scaled, &b.sums, logits, params],
-            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [6, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
     }
 
@@ -463,7 +463,7 @@ impl Model {
             rows,
             [k(kernel::QKV_PROJ), k(kernel::QKV_PROJ_TWO), k(kernel::QKV_PROJ_FEW)],
             &[&layer.qkv_proj, &b.scaled, &b.sums, &b.qkv, params],
-            by_rows(rows, [4, 1, 1], [rows.div_ceil(2), 1, 1], [rows.div_ceil(4), 1, 1]),
+            by_rows(rows, [4, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
         );
         pass.barrier();
         pass.dispatch(k(kernel::ROPE_APPEND), &[&b.qkv, &b.q, &cache.keys, &cache.values, params], [2, rows, 1]);
@@ -483,7 +483,7 @@ impl Model {
             rows,
             [k(kernel::GATE_UP_PROJ), k(kernel::GATE_UP_PROJ_TWO), k(kernel::GATE_UP_PROJ_FEW)],
             &[&layer.gate_up_proj, &b.scaled, &b.sums, &b.act, params],
-            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 2, 1], [rows.div_ceil(4), 2, 1]),
+            by_rows(rows, [5, 1, 1], [rows.div_ceil(2), 3, 1], [rows.div_ceil(4), 3, 1]),
         );
         pass.barrier();
         project(

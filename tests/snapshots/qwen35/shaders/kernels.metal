@@ -2313,8 +2313,8 @@ kernel void delta_in_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [136, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [136, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void delta_in_proj_two(
     device const uchar* weights [[buffer(0)]], // [136, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2332,13 +2332,13 @@ kernel void delta_in_proj_two(
     input_sums += at.x * 4;
     y += at.x * 272;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 136;
     if (first < end) {
         gemv_bf16<136, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 2, 32>(
+    share_scales<2, 4, 2, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2351,8 +2351,8 @@ kernel void delta_in_proj_two(
     }
 }
 
-// [136, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [136, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void delta_in_proj_few(
     device const uchar* weights [[buffer(0)]], // [136, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2370,13 +2370,13 @@ kernel void delta_in_proj_few(
     input_sums += at.x * 8;
     y += at.x * 544;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 136;
     if (first < end) {
         gemv_bf16<136, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 2, 32>(
+    share_scales<4, 4, 2, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2435,9 +2435,50 @@ kernel void delta_out_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 48] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 48] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void delta_out_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 48] bf16
+    device const float* input [[buffer(1)]], // [rows, 48] f32
+    device float* x [[buffer(2)]], // [rows, 32] f32
+    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 96;
+    x += at.x * 64;
+    scaled += at.x * 64;
+    sums += at.x * 4;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 8;
+    const uint end = 32;
+    gemv_bf16<32, 48, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        const float value = x[place] + 1.0f * result;
+        x[place] = value;
+        scaled[place] = value * gamma[row];
+        square = value * value;
+    }
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 2>(
+        sums, shared, square, group, tokens, simdgroup, lane);
+}
+
+// [32, 48] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void delta_out_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 48] bf16
     device const float* input [[buffer(1)]], // [rows, 48] f32
     device float* x [[buffer(2)]], // [rows, 32] f32
@@ -2451,61 +2492,16 @@ kernel void delta_out_proj_two(
 {
     threadgroup float shared[64];
     const uint group = at.y;
-    const uint tokens = min(2u, step->rows - at.x * 2);
-    input += at.x * 96;
-    x += at.x * 64;
-    scaled += at.x * 64;
-    sums += at.x * 4;
-    float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
-    const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 48, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 8;
-    const uint row = first + lane % 8;
-    float square = 0.0f;
-    if (n < tokens && row < end) {
-        const uint place = n * 32 + row;
-        const float value = x[place] + 1.0f * result;
-        x[place] = value;
-        scaled[place] = value * gamma[row];
-        square = value * value;
-    }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
-        sums, shared, square, group, tokens, simdgroup, lane);
-}
-
-// [32, 48] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void delta_out_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 48] bf16
-    device const float* input [[buffer(1)]], // [rows, 48] f32
-    device float* x [[buffer(2)]], // [rows, 32] f32
-    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
-    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[128];
-    const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 192;
     x += at.x * 128;
     scaled += at.x * 128;
     sums += at.x * 8;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 48, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 48, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2517,7 +2513,7 @@ kernel void delta_out_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 2>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2541,8 +2537,8 @@ kernel void gate_up_proj(
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
-// [48, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [48, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_two(
     device const uchar* weights [[buffer(0)]], // [48, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2560,13 +2556,13 @@ kernel void gate_up_proj_two(
     input_sums += at.x * 4;
     y += at.x * 48;
     float acc[16] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 24;
     if (first < end) {
         gemv_bf16<48, 32, 8, 1, 24, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 2, 32>(
+    share_scales<2, 4, 2, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2580,8 +2576,8 @@ kernel void gate_up_proj_two(
     }
 }
 
-// [48, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [48, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [48, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2599,13 +2595,13 @@ kernel void gate_up_proj_few(
     input_sums += at.x * 8;
     y += at.x * 96;
     float acc[32] = {};
-    const uint first = group * 32 + simdgroup * 4;
+    const uint first = group * 16 + simdgroup * 4;
     const uint end = 24;
     if (first < end) {
         gemv_bf16<48, 32, 8, 1, 24, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 2, 32>(
+    share_scales<4, 4, 2, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2644,9 +2640,50 @@ kernel void down_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 24] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 24] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 24] bf16
+    device const float* input [[buffer(1)]], // [rows, 24] f32
+    device float* x [[buffer(2)]], // [rows, 32] f32
+    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 48;
+    x += at.x * 64;
+    scaled += at.x * 64;
+    sums += at.x * 4;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 8;
+    const uint end = 32;
+    gemv_bf16<32, 24, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        const float value = x[place] + 1.0f * result;
+        x[place] = value;
+        scaled[place] = value * gamma[row];
+        square = value * value;
+    }
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 2>(
+        sums, shared, square, group, tokens, simdgroup, lane);
+}
+
+// [32, 24] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 24] bf16
     device const float* input [[buffer(1)]], // [rows, 24] f32
     device float* x [[buffer(2)]], // [rows, 32] f32
@@ -2660,61 +2697,16 @@ kernel void down_proj_two(
 {
     threadgroup float shared[64];
     const uint group = at.y;
-    const uint tokens = min(2u, step->rows - at.x * 2);
-    input += at.x * 48;
-    x += at.x * 64;
-    scaled += at.x * 64;
-    sums += at.x * 4;
-    float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
-    const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 24, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 8;
-    const uint row = first + lane % 8;
-    float square = 0.0f;
-    if (n < tokens && row < end) {
-        const uint place = n * 32 + row;
-        const float value = x[place] + 1.0f * result;
-        x[place] = value;
-        scaled[place] = value * gamma[row];
-        square = value * value;
-    }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
-        sums, shared, square, group, tokens, simdgroup, lane);
-}
-
-// [32, 24] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void down_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 24] bf16
-    device const float* input [[buffer(1)]], // [rows, 24] f32
-    device float* x [[buffer(2)]], // [rows, 32] f32
-    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
-    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[128];
-    const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 96;
     x += at.x * 128;
     scaled += at.x * 128;
     sums += at.x * 8;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 24, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 24, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2726,7 +2718,7 @@ kernel void down_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 2>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2750,8 +2742,8 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [192, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [192, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_two(
     device const uchar* weights [[buffer(0)]], // [192, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2769,11 +2761,11 @@ kernel void qkv_proj_two(
     input_sums += at.x * 4;
     y += at.x * 384;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 192;
     gemv_bf16<192, 32, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<2, 8, 2, 32>(
+    share_scales<2, 4, 2, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2786,8 +2778,8 @@ kernel void qkv_proj_two(
     }
 }
 
-// [192, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [192, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [192, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -2805,11 +2797,11 @@ kernel void qkv_proj_few(
     input_sums += at.x * 8;
     y += at.x * 768;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 192;
     gemv_bf16<192, 32, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<4, 8, 2, 32>(
+    share_scales<4, 4, 2, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2914,9 +2906,50 @@ kernel void o_proj(
         sums, shared, square, group, simdgroup, lane);
 }
 
-// [32, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 64] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_two(
+    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
+    device const float* input [[buffer(1)]], // [rows, 64] f32
+    device float* x [[buffer(2)]], // [rows, 32] f32
+    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
+    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
+    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
+    constant StepParams* step [[buffer(6)]], // [rows] records of this step
+    uint2 at [[threadgroup_position_in_grid]],
+    uint simdgroup [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]])
+{
+    threadgroup float shared[32];
+    const uint group = at.y;
+    const uint tokens = min(2u, step->rows - at.x * 2);
+    input += at.x * 128;
+    x += at.x * 64;
+    scaled += at.x * 64;
+    sums += at.x * 4;
+    float acc[16] = {};
+    const uint first = group * 32 + simdgroup * 8;
+    const uint end = 32;
+    gemv_bf16<32, 64, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
+    float result = own_result<16>(acc, lane);
+    const uint n = lane / 8;
+    const uint row = first + lane % 8;
+    float square = 0.0f;
+    if (n < tokens && row < end) {
+        const uint place = n * 32 + row;
+        const float value = x[place] + 1.0f * result;
+        x[place] = value;
+        scaled[place] = value * gamma[row];
+        square = value * value;
+    }
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 2>(
+        sums, shared, square, group, tokens, simdgroup, lane);
+}
+
+// [32, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
+kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 64] bf16
     device const float* input [[buffer(1)]], // [rows, 64] f32
     device float* x [[buffer(2)]], // [rows, 32] f32
@@ -2930,61 +2963,16 @@ kernel void o_proj_two(
 {
     threadgroup float shared[64];
     const uint group = at.y;
-    const uint tokens = min(2u, step->rows - at.x * 2);
-    input += at.x * 128;
-    x += at.x * 64;
-    scaled += at.x * 64;
-    sums += at.x * 4;
-    float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
-    const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 64, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
-    float result = own_result<16>(acc, lane);
-    const uint n = lane / 8;
-    const uint row = first + lane % 8;
-    float square = 0.0f;
-    if (n < tokens && row < end) {
-        const uint place = n * 32 + row;
-        const float value = x[place] + 1.0f * result;
-        x[place] = value;
-        scaled[place] = value * gamma[row];
-        square = value * value;
-    }
-    store_partial_sums<8, 1, 2, 8, 2, 8, 2, 2>(
-        sums, shared, square, group, tokens, simdgroup, lane);
-}
-
-// [32, 64] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
-kernel void o_proj_few(
-    device const uchar* weights [[buffer(0)]], // [32, 64] bf16
-    device const float* input [[buffer(1)]], // [rows, 64] f32
-    device float* x [[buffer(2)]], // [rows, 32] f32
-    device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
-    device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 2] f32, partial sums of x^2
-    constant StepParams* step [[buffer(6)]], // [rows] records of this step
-    uint2 at [[threadgroup_position_in_grid]],
-    uint simdgroup [[simdgroup_index_in_threadgroup]],
-    uint lane [[thread_index_in_simdgroup]])
-{
-    threadgroup float shared[128];
-    const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 256;
     x += at.x * 128;
     scaled += at.x * 128;
     sums += at.x * 8;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 64, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 64, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2996,7 +2984,7 @@ kernel void o_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<8, 1, 4, 8, 2, 8, 2, 2>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 2>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -3022,8 +3010,8 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_two(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -3041,13 +3029,13 @@ kernel void lm_head_two(
     input_sums += at.x * 4;
     y += at.x * 176;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 8, 2, 32>(
+    share_scales<2, 4, 2, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -3060,8 +3048,8 @@ kernel void lm_head_two(
     }
 }
 
-// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
@@ -3079,13 +3067,13 @@ kernel void lm_head_few(
     input_sums += at.x * 8;
     y += at.x * 352;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 8, 2, 32>(
+    share_scales<4, 4, 2, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);

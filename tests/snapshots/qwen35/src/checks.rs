@@ -146,7 +146,7 @@ static KERNELS: [KernelCheck; 40] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(5), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 136, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -167,7 +167,7 @@ static KERNELS: [KernelCheck; 40] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(5), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 136, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -295,7 +295,7 @@ static KERNELS: [KernelCheck; 40] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -316,7 +316,7 @@ static KERNELS: [KernelCheck; 40] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 48, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -425,7 +425,7 @@ static KERNELS: [KernelCheck; 40] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(6), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 192, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -446,7 +446,7 @@ static KERNELS: [KernelCheck; 40] = [
         layer: Some(2),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(6), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 192, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -612,7 +612,7 @@ static KERNELS: [KernelCheck; 40] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),
@@ -633,7 +633,7 @@ static KERNELS: [KernelCheck; 40] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: Some(1e-6),

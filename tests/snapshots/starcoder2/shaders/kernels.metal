@@ -1681,8 +1681,8 @@ kernel void qkv_proj(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [64, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [64, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_two(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -1698,7 +1698,7 @@ kernel void qkv_proj_two(
     input += at.x * 64;
     y += at.x * 128;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 64;
     gemv_bf16<64, 32, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
@@ -1712,8 +1712,8 @@ kernel void qkv_proj_two(
     }
 }
 
-// [64, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [64, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -1729,7 +1729,7 @@ kernel void qkv_proj_few(
     input += at.x * 128;
     y += at.x * 256;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 64;
     gemv_bf16<64, 32, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
@@ -1816,8 +1816,8 @@ kernel void o_proj(
     accumulate_rows<2>(x, acc, 1.0f, first, end, lane);
 }
 
-// [32, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_two(
     device const uchar* weights [[buffer(0)]], // [32, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -1833,12 +1833,10 @@ kernel void o_proj_two(
     input += at.x * 64;
     x += at.x * 64;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 32, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 32, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<16>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -1849,8 +1847,8 @@ kernel void o_proj_two(
     }
 }
 
-// [32, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void o_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -1866,12 +1864,10 @@ kernel void o_proj_few(
     input += at.x * 128;
     x += at.x * 128;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 32, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 32, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -1904,8 +1900,8 @@ kernel void up_proj(
     store_activated_rows<2>(y, acc, GeluTanh(), first, end, lane);
 }
 
-// [24, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [24, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void up_proj_two(
     device const uchar* weights [[buffer(0)]], // [24, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -1921,7 +1917,7 @@ kernel void up_proj_two(
     input += at.x * 64;
     y += at.x * 48;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 24;
     if (first < end) {
         gemv_bf16<24, 32, 8, 1, 0, 2>(
@@ -1937,8 +1933,8 @@ kernel void up_proj_two(
     }
 }
 
-// [24, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [24, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void up_proj_few(
     device const uchar* weights [[buffer(0)]], // [24, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -1954,7 +1950,7 @@ kernel void up_proj_few(
     input += at.x * 128;
     y += at.x * 96;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 24;
     if (first < end) {
         gemv_bf16<24, 32, 8, 1, 0, 4>(
@@ -1990,8 +1986,8 @@ kernel void down_proj(
     accumulate_rows<2>(x, acc, 1.0f, first, end, lane);
 }
 
-// [32, 24] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 24] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_two(
     device const uchar* weights [[buffer(0)]], // [32, 24] bf16
     device const float* input [[buffer(1)]], // [rows, 24] f32
@@ -2007,12 +2003,10 @@ kernel void down_proj_two(
     input += at.x * 48;
     x += at.x * 64;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 24, 8, 1, 0, 2>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 24, 8, 1, 0, 2>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<16>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2023,8 +2017,8 @@ kernel void down_proj_two(
     }
 }
 
-// [32, 24] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [32, 24] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void down_proj_few(
     device const uchar* weights [[buffer(0)]], // [32, 24] bf16
     device const float* input [[buffer(1)]], // [rows, 24] f32
@@ -2040,12 +2034,10 @@ kernel void down_proj_few(
     input += at.x * 96;
     x += at.x * 128;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
-    if (first < end) {
-        gemv_bf16<32, 24, 8, 1, 0, 4>(
-            weights, input, first, 0, lane, acc, tokens);
-    }
+    gemv_bf16<32, 24, 8, 1, 0, 4>(
+        weights, input, first, 0, lane, acc, tokens);
     float result = own_result<32>(acc, lane);
     const uint n = lane / 8;
     const uint row = first + lane % 8;
@@ -2076,8 +2068,8 @@ kernel void lm_head(
     store_rows<2>(y, acc, first, end, lane);
 }
 
-// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 32] bf16 for up to 8 rows, 2 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_two(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -2092,7 +2084,7 @@ kernel void lm_head_two(
     input += at.x * 64;
     y += at.x * 176;
     float acc[16] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 32, 8, 1, 0, 2>(
@@ -2107,8 +2099,8 @@ kernel void lm_head_two(
     }
 }
 
-// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 8 simdgroups per threadgroup
-[[max_total_threads_per_threadgroup(256)]]
+// [88, 32] bf16 for up to 8 rows, 4 in a threadgroup: 8 rows per simdgroup, 4 simdgroups per threadgroup
+[[max_total_threads_per_threadgroup(128)]]
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32
@@ -2123,7 +2115,7 @@ kernel void lm_head_few(
     input += at.x * 128;
     y += at.x * 352;
     float acc[32] = {};
-    const uint first = group * 64 + simdgroup * 8;
+    const uint first = group * 32 + simdgroup * 8;
     const uint end = 88;
     if (first < end) {
         gemv_bf16<88, 32, 8, 1, 0, 4>(

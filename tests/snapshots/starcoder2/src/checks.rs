@@ -128,7 +128,7 @@ static KERNELS: [KernelCheck; 28] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: None,
@@ -149,7 +149,7 @@ static KERNELS: [KernelCheck; 28] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(1), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 64, cols: 32 }],
             norm_eps: None,
@@ -417,7 +417,7 @@ static KERNELS: [KernelCheck; 28] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(2), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(2), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: None,
@@ -437,7 +437,7 @@ static KERNELS: [KernelCheck; 28] = [
         layer: None,
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::RowTiles(4), Dim::Const(2), Dim::Const(1)],
+        grid: [Dim::RowTiles(4), Dim::Const(3), Dim::Const(1)],
         operation: Operation::Project(Projection {
             matrices: &[Matrix { format: Format::BF16, rows: 88, cols: 32 }],
             norm_eps: None,
