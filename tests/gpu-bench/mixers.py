@@ -291,6 +291,7 @@ def experts(f, function, arguments, sources, geometry):
                 args = ["w", "x", "logits", "tmp0:%d" % (4 * K), "tmp1:%d" % (4 * K), "y"]
             else:
                 parts = 1 << (min(K, 8).bit_length() - 1)
+                nsg = min(nsg, max(4, ks))
                 nsg = max(nsg, parts) if nr >= 4 else nsg
                 ks = min(parts, nsg)
                 grid = -(-rows // (nr * nsg // ks))

@@ -2215,7 +2215,7 @@ kernel void embed(
     device float* x [[buffer(2)]], // [rows, 32] f32
     device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
     device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
+    device float* sums [[buffer(5)]], // [rows, 8] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
@@ -2223,7 +2223,7 @@ kernel void embed(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[8];
-    embed_scaled_row<Weights_bf16, 88, 32, 4>(
+    embed_scaled_row<Weights_bf16, 88, 32, 8>(
         table, next_token, x, gamma, scaled, sums, step[group.y], shared, 1.0f, group, thread_index, simdgroup, lane);
 }
 
@@ -2245,7 +2245,7 @@ kernel void embed_tile(
 kernel void qkv_a_proj(
     device const uchar* weights [[buffer(0)]], // [40, 32] bf16
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [40] f32
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2258,7 +2258,7 @@ kernel void qkv_a_proj(
         gemv_bf16<40, 32, 2, 1, 0>(
             weights, input, first, 0, lane, acc);
     }
-    scale_rows<2>(acc, rms_scale<4, 32>(input_sums, 1e-6f, lane));
+    scale_rows<2>(acc, rms_scale<8, 32>(input_sums, 1e-6f, lane));
     store_rows<2>(y, acc, first, end, lane);
 }
 
@@ -2267,7 +2267,7 @@ kernel void qkv_a_proj(
 kernel void qkv_a_proj_two(
     device const uchar* weights [[buffer(0)]], // [40, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 40] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -2278,7 +2278,7 @@ kernel void qkv_a_proj_two(
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 64;
-    input_sums += at.x * 8;
+    input_sums += at.x * 16;
     y += at.x * 80;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 8;
@@ -2287,7 +2287,7 @@ kernel void qkv_a_proj_two(
         gemv_bf16<40, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 4, 4, 32>(
+    share_scales<2, 4, 8, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2305,7 +2305,7 @@ kernel void qkv_a_proj_two(
 kernel void qkv_a_proj_few(
     device const uchar* weights [[buffer(0)]], // [40, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 40] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -2316,7 +2316,7 @@ kernel void qkv_a_proj_few(
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 128;
-    input_sums += at.x * 16;
+    input_sums += at.x * 32;
     y += at.x * 160;
     float acc[32] = {};
     const uint first = group * 32 + simdgroup * 8;
@@ -2325,7 +2325,7 @@ kernel void qkv_a_proj_few(
         gemv_bf16<40, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 4, 4, 32>(
+    share_scales<4, 4, 8, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2521,7 +2521,7 @@ kernel void o_proj(
     device float* x [[buffer(2)]], // [32] f32
     device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
     device float* scaled [[buffer(4)]], // [32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [4] f32, partial sums of x^2
+    device float* sums [[buffer(5)]], // [8] f32, partial sums of x^2
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2534,7 +2534,7 @@ kernel void o_proj(
         weights, input, first, 0, lane, acc);
     const float square =
         add_rows<2>(x, gamma, scaled, acc, 1.0f, first, end, lane);
-    store_partial_sum<8, 2, 4, 2>(
+    store_partial_sum<8, 2, 8, 2>(
         sums, shared, square, group, simdgroup, lane);
 }
 
@@ -2546,7 +2546,7 @@ kernel void o_proj_two(
     device float* x [[buffer(2)]], // [rows, 32] f32
     device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
     device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
+    device float* sums [[buffer(5)]], // [rows, 8] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2558,7 +2558,7 @@ kernel void o_proj_two(
     input += at.x * 264;
     x += at.x * 64;
     scaled += at.x * 64;
-    sums += at.x * 8;
+    sums += at.x * 16;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
@@ -2575,7 +2575,7 @@ kernel void o_proj_two(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 4>(
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 8>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2587,7 +2587,7 @@ kernel void o_proj_few(
     device float* x [[buffer(2)]], // [rows, 32] f32
     device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
     device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
+    device float* sums [[buffer(5)]], // [rows, 8] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2599,7 +2599,7 @@ kernel void o_proj_few(
     input += at.x * 528;
     x += at.x * 128;
     scaled += at.x * 128;
-    sums += at.x * 16;
+    sums += at.x * 32;
     float acc[32] = {};
     const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
@@ -2616,7 +2616,7 @@ kernel void o_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 4>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 8>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2625,7 +2625,7 @@ kernel void o_proj_few(
 kernel void gate_up_proj(
     device const uchar* weights [[buffer(0)]], // [80, 32] bf16
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [40] f32
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2636,7 +2636,7 @@ kernel void gate_up_proj(
     const uint end = 40;
     gemv_bf16<80, 32, 2, 1, 40>(
         weights, input, first, 0, lane, acc);
-    scale_rows<2>(acc, rms_scale<4, 32>(input_sums, 1e-6f, lane));
+    scale_rows<2>(acc, rms_scale<8, 32>(input_sums, 1e-6f, lane));
     store_gated_rows<1, Silu>(y, acc, acc + 1, first, end, lane);
 }
 
@@ -2645,7 +2645,7 @@ kernel void gate_up_proj(
 kernel void gate_up_proj_two(
     device const uchar* weights [[buffer(0)]], // [80, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 40] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -2656,7 +2656,7 @@ kernel void gate_up_proj_two(
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 64;
-    input_sums += at.x * 8;
+    input_sums += at.x * 16;
     y += at.x * 80;
     float acc[16] = {};
     const uint first = group * 16 + simdgroup * 4;
@@ -2665,7 +2665,7 @@ kernel void gate_up_proj_two(
         gemv_bf16<80, 32, 8, 1, 40, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 4, 4, 32>(
+    share_scales<2, 4, 8, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2684,7 +2684,7 @@ kernel void gate_up_proj_two(
 kernel void gate_up_proj_few(
     device const uchar* weights [[buffer(0)]], // [80, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 40] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -2695,7 +2695,7 @@ kernel void gate_up_proj_few(
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 128;
-    input_sums += at.x * 16;
+    input_sums += at.x * 32;
     y += at.x * 160;
     float acc[32] = {};
     const uint first = group * 16 + simdgroup * 4;
@@ -2704,7 +2704,7 @@ kernel void gate_up_proj_few(
         gemv_bf16<80, 32, 8, 1, 40, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 4, 4, 32>(
+    share_scales<4, 4, 8, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2726,7 +2726,7 @@ kernel void down_proj(
     device float* x [[buffer(2)]], // [32] f32
     device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
     device float* scaled [[buffer(4)]], // [32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [4] f32, partial sums of x^2
+    device float* sums [[buffer(5)]], // [8] f32, partial sums of x^2
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2739,7 +2739,7 @@ kernel void down_proj(
         weights, input, first, 0, lane, acc);
     const float square =
         add_rows<2>(x, gamma, scaled, acc, 1.0f, first, end, lane);
-    store_partial_sum<8, 2, 4, 2>(
+    store_partial_sum<8, 2, 8, 2>(
         sums, shared, square, group, simdgroup, lane);
 }
 
@@ -2751,7 +2751,7 @@ kernel void down_proj_two(
     device float* x [[buffer(2)]], // [rows, 32] f32
     device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
     device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
+    device float* sums [[buffer(5)]], // [rows, 8] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2763,7 +2763,7 @@ kernel void down_proj_two(
     input += at.x * 80;
     x += at.x * 64;
     scaled += at.x * 64;
-    sums += at.x * 8;
+    sums += at.x * 16;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
@@ -2780,7 +2780,7 @@ kernel void down_proj_two(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 4>(
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 8>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2792,7 +2792,7 @@ kernel void down_proj_few(
     device float* x [[buffer(2)]], // [rows, 32] f32
     device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
     device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
+    device float* sums [[buffer(5)]], // [rows, 8] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2804,7 +2804,7 @@ kernel void down_proj_few(
     input += at.x * 160;
     x += at.x * 128;
     scaled += at.x * 128;
-    sums += at.x * 16;
+    sums += at.x * 32;
     float acc[32] = {};
     const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
@@ -2821,7 +2821,7 @@ kernel void down_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 4>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 8>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2830,7 +2830,7 @@ kernel void down_proj_few(
 kernel void router(
     device const uchar* weights [[buffer(0)]], // [8, 32] bf16
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [8] f32
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2843,7 +2843,7 @@ kernel void router(
         gemv_bf16<8, 32, 2, 1, 0>(
             weights, input, first, 0, lane, acc);
     }
-    scale_rows<2>(acc, rms_scale<4, 32>(input_sums, 1e-6f, lane));
+    scale_rows<2>(acc, rms_scale<8, 32>(input_sums, 1e-6f, lane));
     store_rows<2>(y, acc, first, end, lane);
 }
 
@@ -2852,7 +2852,7 @@ kernel void router(
 kernel void router_two(
     device const uchar* weights [[buffer(0)]], // [8, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 8] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -2863,7 +2863,7 @@ kernel void router_two(
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 64;
-    input_sums += at.x * 8;
+    input_sums += at.x * 16;
     y += at.x * 16;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 8;
@@ -2872,7 +2872,7 @@ kernel void router_two(
         gemv_bf16<8, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 4, 4, 32>(
+    share_scales<2, 4, 8, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2890,7 +2890,7 @@ kernel void router_two(
 kernel void router_few(
     device const uchar* weights [[buffer(0)]], // [8, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 8] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -2901,7 +2901,7 @@ kernel void router_few(
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 128;
-    input_sums += at.x * 16;
+    input_sums += at.x * 32;
     y += at.x * 32;
     float acc[32] = {};
     const uint first = group * 32 + simdgroup * 8;
@@ -2910,7 +2910,7 @@ kernel void router_few(
         gemv_bf16<8, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 4, 4, 32>(
+    share_scales<4, 4, 8, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2929,7 +2929,7 @@ kernel void expert_gate_up(
     device const uchar* weights [[buffer(0)]], // [256, 32] bf16
     device const uchar* shared_weights [[buffer(1)]], // [32, 32] bf16
     device const float* input [[buffer(2)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(3)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(3)]], // [rows, 8] f32, partial sums of squares
     device const float* router_logits [[buffer(4)]], // [rows, 8] f32
     device const float* selection_bias [[buffer(5)]], // [8] f32
     device uint* experts [[buffer(6)]], // [rows, 3]
@@ -2940,13 +2940,13 @@ kernel void expert_gate_up(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4];
-    experts_gate_up<Gemv_bf16, Gemv_bf16, Gemv_bf16, Silu, Routing<8, 3, 2, 1, 4, 2, 2>, 8, 3, 8, 16, 32, 4, 8, 1, 128, 4, 16, 1, 0>(
+    experts_gate_up<Gemv_bf16, Gemv_bf16, Gemv_bf16, Silu, Routing<8, 3, 2, 1, 4, 2, 2>, 8, 3, 8, 16, 32, 4, 8, 1, 128, 8, 16, 1, 0>(
         weights, weights, shared_weights, input, input, input_sums, router_logits, selection_bias, experts,
         expert_weights, y, shared, 1e-6f, 1e-20f, 2.5f, group, simdgroup, lane);
 }
 
 // down of 3 of 8 experts: [256, 16] bf16 and [32, 16] bf16, and their weighted sum
-[[max_total_threads_per_threadgroup(256)]]
+[[max_total_threads_per_threadgroup(128)]]
 kernel void expert_down(
     device const uchar* weights [[buffer(0)]], // [256, 16] bf16
     device const uchar* shared_weights [[buffer(1)]], // [32, 16] bf16
@@ -2956,13 +2956,13 @@ kernel void expert_down(
     device float* x [[buffer(5)]], // [rows, 32] f32
     device const float* gamma [[buffer(6)]], // [32] f32, the next norm's
     device float* scaled [[buffer(7)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(8)]], // [rows, 4] f32, partial sums of x^2
+    device float* sums [[buffer(8)]], // [rows, 8] f32, partial sums of x^2
     uint2 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[24];
-    experts_down<Gemv_bf16, Gemv_bf16, 8, 3, 16, 32, 2, 8, 2, 16, 0, 4>(
+    threadgroup float shared[12];
+    experts_down<Gemv_bf16, Gemv_bf16, 8, 3, 16, 32, 2, 4, 2, 16, 0, 8>(
         weights, shared_weights, input, input, experts, expert_weights, x, gamma, scaled, sums, shared, 1.0f, group,
         simdgroup, lane);
 }
@@ -2972,7 +2972,7 @@ kernel void expert_down(
 kernel void lm_head(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [88] f32
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2985,7 +2985,7 @@ kernel void lm_head(
         gemv_bf16<88, 32, 2, 1, 0>(
             weights, input, first, 0, lane, acc);
     }
-    scale_rows<2>(acc, rms_scale<4, 32>(input_sums, 1e-6f, lane));
+    scale_rows<2>(acc, rms_scale<8, 32>(input_sums, 1e-6f, lane));
     store_rows<2>(y, acc, first, end, lane);
 }
 
@@ -2994,7 +2994,7 @@ kernel void lm_head(
 kernel void lm_head_two(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 88] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -3005,7 +3005,7 @@ kernel void lm_head_two(
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 64;
-    input_sums += at.x * 8;
+    input_sums += at.x * 16;
     y += at.x * 176;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 8;
@@ -3014,7 +3014,7 @@ kernel void lm_head_two(
         gemv_bf16<88, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 4, 4, 32>(
+    share_scales<2, 4, 8, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -3032,7 +3032,7 @@ kernel void lm_head_two(
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 88] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -3043,7 +3043,7 @@ kernel void lm_head_few(
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 128;
-    input_sums += at.x * 16;
+    input_sums += at.x * 32;
     y += at.x * 352;
     float acc[32] = {};
     const uint first = group * 32 + simdgroup * 8;
@@ -3052,7 +3052,7 @@ kernel void lm_head_few(
         gemv_bf16<88, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 4, 4, 32>(
+    share_scales<4, 4, 8, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);

@@ -43,11 +43,11 @@ static MATRICES: [(&str, &[&str]); 14] = [
 /// part of a split context.
 #[rustfmt::skip]
 static COSTS: [Cost; 52] = [
-    Cost { bytes: [128, 336, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
+    Cost { bytes: [128, 352, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
-    Cost { bytes: [2_560, 304, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // qkv_a_proj
-    Cost { bytes: [2_560, 304, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // qkv_a_proj_two
-    Cost { bytes: [2_560, 304, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // qkv_a_proj_few
+    Cost { bytes: [2_560, 320, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // qkv_a_proj
+    Cost { bytes: [2_560, 320, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // qkv_a_proj_two
+    Cost { bytes: [2_560, 320, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // qkv_a_proj_few
     Cost { bytes: [128, 272, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // latent_append
     Cost { bytes: [12_672, 1_648, 0, 0, 0], flops: [0, 12_672, 0, 0, 0] }, // q_b_proj
     Cost { bytes: [12_672, 1_648, 0, 0, 0], flops: [0, 12_672, 0, 0, 0] }, // q_b_proj_two
@@ -57,23 +57,23 @@ static COSTS: [Cost; 52] = [
     Cost { bytes: [0, 3_168, 0, 48, 2_376], flops: [0, 0, 0, 2_640, 0] }, // latent_attention_part
     Cost { bytes: [0, 2_112, 0, 0, 2_376], flops: [0, 0, 0, 0, 1_056] }, // attention_combine
     Cost { bytes: [4_224, 2_640, 0, 0, 0], flops: [0, 4_224, 0, 0, 0] }, // latent_values
-    Cost { bytes: [8_576, 928, 0, 0, 0], flops: [0, 8_448, 0, 0, 0] }, // o_proj
-    Cost { bytes: [8_576, 928, 0, 0, 0], flops: [0, 8_448, 0, 0, 0] }, // o_proj_two
-    Cost { bytes: [8_576, 928, 0, 0, 0], flops: [0, 8_448, 0, 0, 0] }, // o_proj_few
-    Cost { bytes: [5_120, 304, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
-    Cost { bytes: [5_120, 304, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_two
-    Cost { bytes: [5_120, 304, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
-    Cost { bytes: [2_688, 560, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
-    Cost { bytes: [2_688, 560, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_two
-    Cost { bytes: [2_688, 560, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
-    Cost { bytes: [512, 176, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // router
-    Cost { bytes: [512, 176, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // router_two
-    Cost { bytes: [512, 176, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // router_few
-    Cost { bytes: [2_080, 6_604, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // expert_gate_up
-    Cost { bytes: [1_152, 3_756, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // expert_down
-    Cost { bytes: [5_632, 496, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
-    Cost { bytes: [5_632, 496, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
-    Cost { bytes: [5_632, 496, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
+    Cost { bytes: [8_576, 944, 0, 0, 0], flops: [0, 8_448, 0, 0, 0] }, // o_proj
+    Cost { bytes: [8_576, 944, 0, 0, 0], flops: [0, 8_448, 0, 0, 0] }, // o_proj_two
+    Cost { bytes: [8_576, 944, 0, 0, 0], flops: [0, 8_448, 0, 0, 0] }, // o_proj_few
+    Cost { bytes: [5_120, 320, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj
+    Cost { bytes: [5_120, 320, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_two
+    Cost { bytes: [5_120, 320, 0, 0, 0], flops: [0, 5_120, 0, 0, 0] }, // gate_up_proj_few
+    Cost { bytes: [2_688, 576, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj
+    Cost { bytes: [2_688, 576, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_two
+    Cost { bytes: [2_688, 576, 0, 0, 0], flops: [0, 2_560, 0, 0, 0] }, // down_proj_few
+    Cost { bytes: [512, 192, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // router
+    Cost { bytes: [512, 192, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // router_two
+    Cost { bytes: [512, 192, 0, 0, 0], flops: [0, 512, 0, 0, 0] }, // router_few
+    Cost { bytes: [2_080, 6_620, 0, 0, 0], flops: [0, 8_192, 0, 0, 0] }, // expert_gate_up
+    Cost { bytes: [1_152, 3_772, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // expert_down
+    Cost { bytes: [5_632, 512, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 512, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
+    Cost { bytes: [5_632, 512, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
     Cost { bytes: [0, 24, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
@@ -119,7 +119,7 @@ static KERNELS: [KernelCheck; 52] = [
             Argument::write(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("layers.0.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::write(Role::Sums, Data::Words(8)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -154,7 +154,7 @@ static KERNELS: [KernelCheck; 52] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.0.qkv_a_proj")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(40)),
         ],
     },
@@ -174,7 +174,7 @@ static KERNELS: [KernelCheck; 52] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.0.qkv_a_proj")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(40)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -195,7 +195,7 @@ static KERNELS: [KernelCheck; 52] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.0.qkv_a_proj")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(40)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -391,7 +391,7 @@ static KERNELS: [KernelCheck; 52] = [
             Argument::update(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::write(Role::Sums, Data::Words(8)),
         ],
     },
     // o_proj_two
@@ -413,7 +413,7 @@ static KERNELS: [KernelCheck; 52] = [
             Argument::update(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::write(Role::Sums, Data::Words(8)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -436,7 +436,7 @@ static KERNELS: [KernelCheck; 52] = [
             Argument::update(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("layers.0.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::write(Role::Sums, Data::Words(8)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -456,7 +456,7 @@ static KERNELS: [KernelCheck; 52] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.0.gate_up_proj")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(40)),
         ],
     },
@@ -476,7 +476,7 @@ static KERNELS: [KernelCheck; 52] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.0.gate_up_proj")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(40)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -497,7 +497,7 @@ static KERNELS: [KernelCheck; 52] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.0.gate_up_proj")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(40)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -521,7 +521,7 @@ static KERNELS: [KernelCheck; 52] = [
             Argument::update(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::write(Role::Sums, Data::Words(8)),
         ],
     },
     // down_proj_two
@@ -543,7 +543,7 @@ static KERNELS: [KernelCheck; 52] = [
             Argument::update(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::write(Role::Sums, Data::Words(8)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -566,7 +566,7 @@ static KERNELS: [KernelCheck; 52] = [
             Argument::update(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("layers.1.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::write(Role::Sums, Data::Words(8)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -586,7 +586,7 @@ static KERNELS: [KernelCheck; 52] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.router")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(8)),
         ],
     },
@@ -606,7 +606,7 @@ static KERNELS: [KernelCheck; 52] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.router")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(8)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -627,7 +627,7 @@ static KERNELS: [KernelCheck; 52] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.router")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(8)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -650,7 +650,7 @@ static KERNELS: [KernelCheck; 52] = [
             Argument::read(Role::Weights, Data::Tensor("layers.1.expert_gate_up")),
             Argument::read(Role::SharedWeights, Data::Tensor("layers.1.shared_gate_up")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::read(Role::RouterLogits, Data::Words(8)),
             Argument::read(Role::SelectionBias, Data::Tensor("layers.1.selection_bias")),
             Argument::write(Role::Experts, Data::Words(3)),
@@ -664,7 +664,7 @@ static KERNELS: [KernelCheck; 52] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Rows, Dim::Const(1)],
+        grid: [Dim::Const(8), Dim::Rows, Dim::Const(1)],
         operation: Operation::ExpertsDown(ExpertsDown {
             matrix: Matrix { format: Format::BF16, rows: 256, cols: 16 },
             experts: 8, chosen: 3,
@@ -680,7 +680,7 @@ static KERNELS: [KernelCheck; 52] = [
             Argument::update(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("output_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::write(Role::Sums, Data::Words(8)),
         ],
     },
     // lm_head
@@ -699,7 +699,7 @@ static KERNELS: [KernelCheck; 52] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("lm_head")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(88)),
         ],
     },
@@ -719,7 +719,7 @@ static KERNELS: [KernelCheck; 52] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("lm_head")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(88)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -740,7 +740,7 @@ static KERNELS: [KernelCheck; 52] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("lm_head")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(88)),
             Argument::read(Role::Step, Data::Params),
         ],

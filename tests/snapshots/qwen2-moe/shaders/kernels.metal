@@ -2295,7 +2295,7 @@ kernel void embed(
     device float* x [[buffer(2)]], // [rows, 32] f32
     device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
     device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
+    device float* sums [[buffer(5)]], // [rows, 8] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
     uint2 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
@@ -2303,7 +2303,7 @@ kernel void embed(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[8];
-    embed_scaled_row<Weights_bf16, 88, 32, 4>(
+    embed_scaled_row<Weights_bf16, 88, 32, 8>(
         table, next_token, x, gamma, scaled, sums, step[group.y], shared, 1.0f, group, thread_index, simdgroup, lane);
 }
 
@@ -2325,7 +2325,7 @@ kernel void embed_tile(
 kernel void qkv_proj(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [8] f32, partial sums of squares
     device const float* bias [[buffer(3)]], // [64] f32
     device float* y [[buffer(4)]], // [64] f32
     uint group [[threadgroup_position_in_grid]],
@@ -2337,7 +2337,7 @@ kernel void qkv_proj(
     const uint end = 64;
     gemv_bf16<64, 32, 2, 1, 0>(
         weights, input, first, 0, lane, acc);
-    const float scale = rms_scale<4, 32>(input_sums, 1e-6f, lane);
+    const float scale = rms_scale<8, 32>(input_sums, 1e-6f, lane);
     add_bias<2>(acc, scale, bias, first, end);
     store_rows<2>(y, acc, first, end, lane);
 }
@@ -2347,7 +2347,7 @@ kernel void qkv_proj(
 kernel void qkv_proj_two(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
     device const float* bias [[buffer(3)]], // [64] f32
     device float* y [[buffer(4)]], // [rows, 64] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
@@ -2359,14 +2359,14 @@ kernel void qkv_proj_two(
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 64;
-    input_sums += at.x * 8;
+    input_sums += at.x * 16;
     y += at.x * 128;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 8;
     const uint end = 64;
     gemv_bf16<64, 32, 8, 1, 0, 2>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<2, 4, 4, 32>(
+    share_scales<2, 4, 8, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2385,7 +2385,7 @@ kernel void qkv_proj_two(
 kernel void qkv_proj_few(
     device const uchar* weights [[buffer(0)]], // [64, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
     device const float* bias [[buffer(3)]], // [64] f32
     device float* y [[buffer(4)]], // [rows, 64] f32
     constant StepParams* step [[buffer(5)]], // [rows] records of this step
@@ -2397,14 +2397,14 @@ kernel void qkv_proj_few(
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 128;
-    input_sums += at.x * 16;
+    input_sums += at.x * 32;
     y += at.x * 256;
     float acc[32] = {};
     const uint first = group * 32 + simdgroup * 8;
     const uint end = 64;
     gemv_bf16<64, 32, 8, 1, 0, 4>(
         weights, input, first, 0, lane, acc, tokens);
-    share_scales<4, 4, 4, 32>(
+    share_scales<4, 4, 8, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2479,7 +2479,7 @@ kernel void o_proj(
     device float* x [[buffer(2)]], // [32] f32
     device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
     device float* scaled [[buffer(4)]], // [32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [4] f32, partial sums of x^2
+    device float* sums [[buffer(5)]], // [8] f32, partial sums of x^2
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
@@ -2492,7 +2492,7 @@ kernel void o_proj(
         weights, input, first, 0, lane, acc);
     const float square =
         add_rows<2>(x, gamma, scaled, acc, 1.0f, first, end, lane);
-    store_partial_sum<8, 2, 4, 2>(
+    store_partial_sum<8, 2, 8, 2>(
         sums, shared, square, group, simdgroup, lane);
 }
 
@@ -2504,7 +2504,7 @@ kernel void o_proj_two(
     device float* x [[buffer(2)]], // [rows, 32] f32
     device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
     device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
+    device float* sums [[buffer(5)]], // [rows, 8] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2516,7 +2516,7 @@ kernel void o_proj_two(
     input += at.x * 64;
     x += at.x * 64;
     scaled += at.x * 64;
-    sums += at.x * 8;
+    sums += at.x * 16;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
@@ -2533,7 +2533,7 @@ kernel void o_proj_two(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 4>(
+    store_partial_sums<4, 1, 2, 8, 2, 8, 2, 8>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2545,7 +2545,7 @@ kernel void o_proj_few(
     device float* x [[buffer(2)]], // [rows, 32] f32
     device const float* gamma [[buffer(3)]], // [32] f32, the next norm's
     device float* scaled [[buffer(4)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(5)]], // [rows, 4] f32, partial sums of x^2
+    device float* sums [[buffer(5)]], // [rows, 8] f32, partial sums of x^2
     constant StepParams* step [[buffer(6)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2557,7 +2557,7 @@ kernel void o_proj_few(
     input += at.x * 128;
     x += at.x * 128;
     scaled += at.x * 128;
-    sums += at.x * 16;
+    sums += at.x * 32;
     float acc[32] = {};
     const uint first = group * 32 + simdgroup * 8;
     const uint end = 32;
@@ -2574,7 +2574,7 @@ kernel void o_proj_few(
         scaled[place] = value * gamma[row];
         square = value * value;
     }
-    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 4>(
+    store_partial_sums<4, 1, 4, 8, 2, 8, 2, 8>(
         sums, shared, square, group, tokens, simdgroup, lane);
 }
 
@@ -2583,7 +2583,7 @@ kernel void o_proj_few(
 kernel void router_shared_router(
     device const uchar* weights [[buffer(0)]], // [7, 32] bf16
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [7] f32
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2596,7 +2596,7 @@ kernel void router_shared_router(
         gemv_bf16<7, 32, 2, 1, 0>(
             weights, input, first, 0, lane, acc);
     }
-    scale_rows<2>(acc, rms_scale<4, 32>(input_sums, 1e-6f, lane));
+    scale_rows<2>(acc, rms_scale<8, 32>(input_sums, 1e-6f, lane));
     store_rows<2>(y, acc, first, end, lane);
 }
 
@@ -2605,7 +2605,7 @@ kernel void router_shared_router(
 kernel void router_shared_router_two(
     device const uchar* weights [[buffer(0)]], // [7, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 7] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -2616,7 +2616,7 @@ kernel void router_shared_router_two(
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 64;
-    input_sums += at.x * 8;
+    input_sums += at.x * 16;
     y += at.x * 14;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 8;
@@ -2625,7 +2625,7 @@ kernel void router_shared_router_two(
         gemv_bf16<7, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 4, 4, 32>(
+    share_scales<2, 4, 8, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2643,7 +2643,7 @@ kernel void router_shared_router_two(
 kernel void router_shared_router_few(
     device const uchar* weights [[buffer(0)]], // [7, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 7] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -2654,7 +2654,7 @@ kernel void router_shared_router_few(
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 128;
-    input_sums += at.x * 16;
+    input_sums += at.x * 32;
     y += at.x * 28;
     float acc[32] = {};
     const uint first = group * 32 + simdgroup * 8;
@@ -2663,7 +2663,7 @@ kernel void router_shared_router_few(
         gemv_bf16<7, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 4, 4, 32>(
+    share_scales<4, 4, 8, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);
@@ -2682,7 +2682,7 @@ kernel void expert_gate_up(
     device const uchar* weights [[buffer(0)]], // [288, 32] bf16
     device const uchar* shared_weights [[buffer(1)]], // [40, 32] bf16
     device const float* input [[buffer(2)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(3)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(3)]], // [rows, 8] f32, partial sums of squares
     device const float* router_logits [[buffer(4)]], // [rows, 7] f32
     device uint* experts [[buffer(5)]], // [rows, 2]
     device float* expert_weights [[buffer(6)]], // [rows, 3] f32
@@ -2692,13 +2692,13 @@ kernel void expert_gate_up(
     uint lane [[thread_index_in_simdgroup]])
 {
     threadgroup float shared[4];
-    experts_gate_up<Gemv_bf16, Gemv_bf16, Gemv_bf16, Silu, Routing<6, 2, 0, 0, 1, 1, 1>, 6, 2, 7, 24, 32, 4, 8, 1, 144, 4, 20, 2, 0>(
+    experts_gate_up<Gemv_bf16, Gemv_bf16, Gemv_bf16, Silu, Routing<6, 2, 0, 0, 1, 1, 1>, 6, 2, 7, 24, 32, 4, 8, 1, 144, 8, 20, 2, 0>(
         weights, weights, shared_weights, input, input, input_sums, router_logits, router_logits, experts,
         expert_weights, y, shared, 1e-6f, -1.0f, 1.0f, group, simdgroup, lane);
 }
 
 // down of 2 of 6 experts: [192, 24] bf16 and [32, 20] bf16, and their weighted sum
-[[max_total_threads_per_threadgroup(256)]]
+[[max_total_threads_per_threadgroup(128)]]
 kernel void expert_down(
     device const uchar* weights [[buffer(0)]], // [192, 24] bf16
     device const uchar* shared_weights [[buffer(1)]], // [32, 20] bf16
@@ -2708,13 +2708,13 @@ kernel void expert_down(
     device float* x [[buffer(5)]], // [rows, 32] f32
     device const float* gamma [[buffer(6)]], // [32] f32, the next norm's
     device float* scaled [[buffer(7)]], // [rows, 32] f32, x * gamma
-    device float* sums [[buffer(8)]], // [rows, 4] f32, partial sums of x^2
+    device float* sums [[buffer(8)]], // [rows, 8] f32, partial sums of x^2
     uint2 group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]])
 {
-    threadgroup float shared[24];
-    experts_down<Gemv_bf16, Gemv_bf16, 6, 2, 24, 32, 2, 8, 2, 20, 0, 4>(
+    threadgroup float shared[12];
+    experts_down<Gemv_bf16, Gemv_bf16, 6, 2, 24, 32, 2, 4, 2, 20, 0, 8>(
         weights, shared_weights, input, input, experts, expert_weights, x, gamma, scaled, sums, shared, 1.0f, group,
         simdgroup, lane);
 }
@@ -2724,7 +2724,7 @@ kernel void expert_down(
 kernel void lm_head(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [88] f32
     uint group [[threadgroup_position_in_grid]],
     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -2737,7 +2737,7 @@ kernel void lm_head(
         gemv_bf16<88, 32, 2, 1, 0>(
             weights, input, first, 0, lane, acc);
     }
-    scale_rows<2>(acc, rms_scale<4, 32>(input_sums, 1e-6f, lane));
+    scale_rows<2>(acc, rms_scale<8, 32>(input_sums, 1e-6f, lane));
     store_rows<2>(y, acc, first, end, lane);
 }
 
@@ -2746,7 +2746,7 @@ kernel void lm_head(
 kernel void lm_head_two(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 88] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -2757,7 +2757,7 @@ kernel void lm_head_two(
     const uint group = at.y;
     const uint tokens = min(2u, step->rows - at.x * 2);
     input += at.x * 64;
-    input_sums += at.x * 8;
+    input_sums += at.x * 16;
     y += at.x * 176;
     float acc[16] = {};
     const uint first = group * 32 + simdgroup * 8;
@@ -2766,7 +2766,7 @@ kernel void lm_head_two(
         gemv_bf16<88, 32, 8, 1, 0, 2>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<2, 4, 4, 32>(
+    share_scales<2, 4, 8, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<16>(acc, lane);
@@ -2784,7 +2784,7 @@ kernel void lm_head_two(
 kernel void lm_head_few(
     device const uchar* weights [[buffer(0)]], // [88, 32] bf16
     device const float* input [[buffer(1)]], // [rows, 32] f32, x * gamma
-    device const float* input_sums [[buffer(2)]], // [rows, 4] f32, partial sums of squares
+    device const float* input_sums [[buffer(2)]], // [rows, 8] f32, partial sums of squares
     device float* y [[buffer(3)]], // [rows, 88] f32
     constant StepParams* step [[buffer(4)]], // [rows] records of this step
     uint2 at [[threadgroup_position_in_grid]],
@@ -2795,7 +2795,7 @@ kernel void lm_head_few(
     const uint group = at.y;
     const uint tokens = min(4u, step->rows - at.x * 4);
     input += at.x * 128;
-    input_sums += at.x * 16;
+    input_sums += at.x * 32;
     y += at.x * 352;
     float acc[32] = {};
     const uint first = group * 32 + simdgroup * 8;
@@ -2804,7 +2804,7 @@ kernel void lm_head_few(
         gemv_bf16<88, 32, 8, 1, 0, 4>(
             weights, input, first, 0, lane, acc, tokens);
     }
-    share_scales<4, 4, 4, 32>(
+    share_scales<4, 4, 8, 32>(
         input_sums, 1e-6f, shared, tokens, simdgroup, lane);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float result = own_result<32>(acc, lane);

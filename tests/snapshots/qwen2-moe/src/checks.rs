@@ -38,24 +38,24 @@ static MATRICES: [(&str, &[&str]); 9] = [
 /// part of a split context.
 #[rustfmt::skip]
 static COSTS: [Cost; 34] = [
-    Cost { bytes: [128, 336, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
+    Cost { bytes: [128, 352, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed
     Cost { bytes: [0, 192, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // embed_tile
-    Cost { bytes: [4_352, 400, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj
-    Cost { bytes: [4_352, 400, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_two
-    Cost { bytes: [4_352, 400, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_few
+    Cost { bytes: [4_352, 416, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj
+    Cost { bytes: [4_352, 416, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_two
+    Cost { bytes: [4_352, 416, 0, 0, 0], flops: [0, 4_096, 0, 0, 0] }, // qkv_proj_few
     Cost { bytes: [0, 448, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // rope_append
     Cost { bytes: [0, 256, 0, 64, 0], flops: [0, 0, 0, 128, 0] }, // attention
-    Cost { bytes: [2_176, 528, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj
-    Cost { bytes: [2_176, 528, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_two
-    Cost { bytes: [2_176, 528, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_few
-    Cost { bytes: [448, 172, 0, 0, 0], flops: [0, 448, 0, 0, 0] }, // router_shared_router
-    Cost { bytes: [448, 172, 0, 0, 0], flops: [0, 448, 0, 0, 0] }, // router_shared_router_two
-    Cost { bytes: [448, 172, 0, 0, 0], flops: [0, 448, 0, 0, 0] }, // router_shared_router_few
-    Cost { bytes: [2_560, 6_608, 0, 0, 0], flops: [0, 8_704, 0, 0, 0] }, // expert_gate_up
-    Cost { bytes: [1_408, 3_764, 0, 0, 0], flops: [0, 4_352, 0, 0, 0] }, // expert_down
-    Cost { bytes: [5_632, 496, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
-    Cost { bytes: [5_632, 496, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
-    Cost { bytes: [5_632, 496, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
+    Cost { bytes: [2_176, 544, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj
+    Cost { bytes: [2_176, 544, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_two
+    Cost { bytes: [2_176, 544, 0, 0, 0], flops: [0, 2_048, 0, 0, 0] }, // o_proj_few
+    Cost { bytes: [448, 188, 0, 0, 0], flops: [0, 448, 0, 0, 0] }, // router_shared_router
+    Cost { bytes: [448, 188, 0, 0, 0], flops: [0, 448, 0, 0, 0] }, // router_shared_router_two
+    Cost { bytes: [448, 188, 0, 0, 0], flops: [0, 448, 0, 0, 0] }, // router_shared_router_few
+    Cost { bytes: [2_560, 6_624, 0, 0, 0], flops: [0, 8_704, 0, 0, 0] }, // expert_gate_up
+    Cost { bytes: [1_408, 3_780, 0, 0, 0], flops: [0, 4_352, 0, 0, 0] }, // expert_down
+    Cost { bytes: [5_632, 512, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head
+    Cost { bytes: [5_632, 512, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_two
+    Cost { bytes: [5_632, 512, 0, 0, 0], flops: [0, 5_632, 0, 0, 0] }, // lm_head_few
     Cost { bytes: [0, 364, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_best
     Cost { bytes: [0, 0, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_collect
     Cost { bytes: [0, 24, 0, 0, 0], flops: [0, 0, 0, 0, 0] }, // sample_draw
@@ -96,7 +96,7 @@ static KERNELS: [KernelCheck; 34] = [
             Argument::write(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("layers.0.attn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::write(Role::Sums, Data::Words(8)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -131,7 +131,7 @@ static KERNELS: [KernelCheck; 34] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::read(Role::Bias, Data::Tensor("layers.1.qkv_proj_bias")),
             Argument::write(Role::Y, Data::Words(64)),
         ],
@@ -152,7 +152,7 @@ static KERNELS: [KernelCheck; 34] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::read(Role::Bias, Data::Tensor("layers.1.qkv_proj_bias")),
             Argument::write(Role::Y, Data::Words(64)),
             Argument::read(Role::Step, Data::Params),
@@ -174,7 +174,7 @@ static KERNELS: [KernelCheck; 34] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.qkv_proj")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::read(Role::Bias, Data::Tensor("layers.1.qkv_proj_bias")),
             Argument::write(Role::Y, Data::Words(64)),
             Argument::read(Role::Step, Data::Params),
@@ -241,7 +241,7 @@ static KERNELS: [KernelCheck; 34] = [
             Argument::update(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::write(Role::Sums, Data::Words(8)),
         ],
     },
     // o_proj_two
@@ -263,7 +263,7 @@ static KERNELS: [KernelCheck; 34] = [
             Argument::update(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::write(Role::Sums, Data::Words(8)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -286,7 +286,7 @@ static KERNELS: [KernelCheck; 34] = [
             Argument::update(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("layers.1.ffn_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::write(Role::Sums, Data::Words(8)),
             Argument::read(Role::Step, Data::Params),
         ],
     },
@@ -306,7 +306,7 @@ static KERNELS: [KernelCheck; 34] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.router_shared_router")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(7)),
         ],
     },
@@ -326,7 +326,7 @@ static KERNELS: [KernelCheck; 34] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.router_shared_router")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(7)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -347,7 +347,7 @@ static KERNELS: [KernelCheck; 34] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("layers.1.router_shared_router")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(7)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -370,7 +370,7 @@ static KERNELS: [KernelCheck; 34] = [
             Argument::read(Role::Weights, Data::Tensor("layers.1.expert_gate_up")),
             Argument::read(Role::SharedWeights, Data::Tensor("layers.1.shared_gate_up")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::read(Role::RouterLogits, Data::Words(7)),
             Argument::write(Role::Experts, Data::Words(2)),
             Argument::write(Role::ExpertWeights, Data::Words(3)),
@@ -383,7 +383,7 @@ static KERNELS: [KernelCheck; 34] = [
         layer: Some(1),
         rows: &[1, 2, 7, 8],
         mixed: true,
-        grid: [Dim::Const(4), Dim::Rows, Dim::Const(1)],
+        grid: [Dim::Const(8), Dim::Rows, Dim::Const(1)],
         operation: Operation::ExpertsDown(ExpertsDown {
             matrix: Matrix { format: Format::BF16, rows: 192, cols: 24 },
             experts: 6, chosen: 2,
@@ -399,7 +399,7 @@ static KERNELS: [KernelCheck; 34] = [
             Argument::update(Role::X, Data::Words(32)),
             Argument::read(Role::Gamma, Data::Tensor("output_norm")),
             Argument::write(Role::Scaled, Data::Words(32)),
-            Argument::write(Role::Sums, Data::Words(4)),
+            Argument::write(Role::Sums, Data::Words(8)),
         ],
     },
     // lm_head
@@ -418,7 +418,7 @@ static KERNELS: [KernelCheck; 34] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("lm_head")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(88)),
         ],
     },
@@ -438,7 +438,7 @@ static KERNELS: [KernelCheck; 34] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("lm_head")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(88)),
             Argument::read(Role::Step, Data::Params),
         ],
@@ -459,7 +459,7 @@ static KERNELS: [KernelCheck; 34] = [
         arguments: &[
             Argument::read(Role::Weights, Data::Tensor("lm_head")),
             Argument::read(Role::Input, Data::Words(32)),
-            Argument::read(Role::InputSums, Data::Words(4)),
+            Argument::read(Role::InputSums, Data::Words(8)),
             Argument::write(Role::Y, Data::Words(88)),
             Argument::read(Role::Step, Data::Params),
         ],

@@ -50,7 +50,7 @@ pub static INFO: ModelInfo = ModelInfo {
     few_rows: FEW_ROWS,
     rewind: None,
     kv_bytes_per_token: 128,
-    activation_bytes: 198_752,
+    activation_bytes: 198_880,
     activation_bytes_per_token: 0,
     recurrent_bytes: 0,
     prefill_tile: PREFILL_TILE,
@@ -136,7 +136,7 @@ static KERNELS: [KernelSpec; 34] = [
     KernelSpec { name: "router_shared_router_two", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "router_shared_router_few", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "expert_gate_up", threads: 256, threadgroup_bytes: 16 },
-    KernelSpec { name: "expert_down", threads: 256, threadgroup_bytes: 96 },
+    KernelSpec { name: "expert_down", threads: 128, threadgroup_bytes: 48 },
     KernelSpec { name: "lm_head", threads: 256, threadgroup_bytes: 0 },
     KernelSpec { name: "lm_head_two", threads: 128, threadgroup_bytes: 16 },
     KernelSpec { name: "lm_head_few", threads: 128, threadgroup_bytes: 16 },
@@ -214,7 +214,7 @@ struct StepBuffers {
     router_logits: Slice,
     /// [rows, 32] f32, x times the next norm's gamma
     scaled: Slice,
-    /// [rows, 4] f32, partial sums of x^2
+    /// [rows, 8] f32, partial sums of x^2
     sums: Slice,
     /// [rows, 32] f32, the residual stream
     x: Slice,
@@ -354,7 +354,7 @@ impl Model {
             qkv: rows(FEW_ROWS, "qkv", 64)?,
             router_logits: rows(FEW_ROWS, "router_logits", 7)?,
             scaled: rows(FEW_ROWS, "scaled", 32)?,
-            sums: rows(FEW_ROWS, "sums", 4)?,
+            sums: rows(FEW_ROWS, "sums", 8)?,
             x: rows(FEW_ROWS, "x", 32)?,
         };
         let tile = TileBuffers {
@@ -569,7 +569,7 @@ impl Model {
                 &b.scaled,
                 &b.sums,
             ],
-            [4, rows, 1],
+            [8, rows, 1],
         );
     }
 
