@@ -237,7 +237,7 @@ impl<M: LanguageModel> Engine<M> {
             0 => self.prefixes.whole_blocks(&self.slots.tokens(slot)[..end]),
             copied => copied,
         };
-        let upto = end.min(before + BLOCK);
+        let upto = end.min(before / BLOCK * BLOCK + BLOCK);
         if upto > before {
             let mut state = InSlot { model: &mut self.model, slot };
             // What cannot be copied is tried again when it is about to be lost.
