@@ -274,6 +274,11 @@ MIXTURES = {"affine4_64": [(128, 8, 768, 2048), (32, 4, 2880, 2880)], "q4_0": [(
             "mxfp4": [(32, 4, 2880, 2880)]}
 
 
+def fewest_simdgroups(nsg, ks):
+    """As geometry.rs has it."""
+    return min(nsg, max(4, ks))
+
+
 def experts(f, function, arguments, sources, geometry):
     """One row; `geometry(rows, cols)` is that of a matrix of this format."""
     kernels = []
@@ -291,7 +296,7 @@ def experts(f, function, arguments, sources, geometry):
                 args = ["w", "x", "logits", "tmp0:%d" % (4 * K), "tmp1:%d" % (4 * K), "y"]
             else:
                 parts = 1 << (min(K, 8).bit_length() - 1)
-                nsg = min(nsg, max(4, ks))
+                nsg = fewest_simdgroups(nsg, ks)
                 nsg = max(nsg, parts) if nr >= 4 else nsg
                 ks = min(parts, nsg)
                 grid = -(-rows // (nr * nsg // ks))

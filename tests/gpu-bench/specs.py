@@ -146,7 +146,7 @@ def few_rows(f, choices, files, function, arguments):
     few = 8 if f in HALVES else 4
     for rows, cols in SHAPES[:3]:
         _, nsg, ks = geometry(choices, 512 if f in WIDE else 1024, rows, cols)
-        nsg = min(nsg, max(4, ks))
+        nsg = mixers.fewest_simdgroups(nsg, ks)
         for tokens, room in ((2, 2), (4, 4), (8, 4), (16, 4)):
             kernels.append({
                 "id": "forge/%s rows r%d sg%d ks%d room%d" % (f, few, nsg, ks, room), "op": "gemm", "format": "forge_" + f,

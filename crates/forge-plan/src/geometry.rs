@@ -27,11 +27,17 @@ impl Geometry {
     pub fn for_few_tokens(self, format: Format, sums: bool) -> Self {
         let halves = matches!(format, Format::F16 | Format::BF16);
         let rows = if halves { FEW_TOKENS_HALVES_ROWS } else { FEW_TOKENS_ROWS };
-        let rows_per_simdgroup = if sums { rows.max(self.rows_per_simdgroup) } else { rows };
-        let simdgroups = self.simdgroups.min(FEW_TOKENS_SIMDGROUPS.max(self.split_k));
-        let few = Geometry { rows_per_simdgroup, simdgroups, ..self };
-        let short_by = self.rows_per_threadgroup().div_ceil(few.rows_per_threadgroup());
-        Geometry { simdgroups: if sums { simdgroups * short_by } else { simdgroups }, ..few }
+        let mut few = Geometry { rows_per_simdgroup: rows, simdgroups: self.fewest_simdgroups(), ..self };
+        if sums {
+            few.rows_per_simdgroup = rows.max(self.rows_per_simdgroup);
+            few.simdgroups *= self.rows_per_threadgroup().div_ceil(few.rows_per_threadgroup());
+        }
+        few
+    }
+
+    /// Simdgroups of a threadgroup without those that the table has for more rows of a partial sum.
+    pub fn fewest_simdgroups(self) -> usize {
+        self.simdgroups.min(FEWEST_SIMDGROUPS.max(self.split_k))
     }
 
     /// Output rows that one threadgroup computes.
@@ -51,8 +57,9 @@ const FEW_TOKENS_ROWS: usize = 4;
 /// The same of floats of 16 bits, of which more rows have room: no scales and sums go with them.
 const FEW_TOKENS_HALVES_ROWS: usize = 8;
 
-/// Simdgroups of its threadgroup, where columns are not split among more: with as many registers as it takes, larger ones are slower.
-const FEW_TOKENS_SIMDGROUPS: usize = 4;
+/// Simdgroups of a threadgroup, where columns are not split among more: kernels for several tokens take so many registers that
+/// larger ones are slower, and the experts' down rows were measured so.
+const FEWEST_SIMDGROUPS: usize = 4;
 
 /// What a geometry is chosen by: the matrix of a product, or stacked matrices with the format of the tallest; where layers
 /// differ in format, that of the most.

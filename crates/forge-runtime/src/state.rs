@@ -1,5 +1,5 @@
-//! Where the state of sequences lies on the GPU, and how it is copied, read and written. No step that touches those bytes is on its way,
-//! but for reading: none that writes them.
+//! Where the state of sequences lies on the GPU, and how it is copied, read and written. No step that touches those bytes is on its way;
+//! where they are only read from, none that writes them.
 
 use std::ops::Range;
 

@@ -19,9 +19,6 @@ use crate::plan::{Arg, Choice, Counts, Place, Step};
 /// Simdgroups that share the experts of a row at most.
 const MOST_PARTS: usize = 8;
 
-/// Simdgroups of a threadgroup of the down rows, where neither columns nor experts are split among more.
-const DOWN_SIMDGROUPS: usize = 4;
-
 /// The stacks of a mixture: gate and up together where every layer has them in one format.
 struct Stacks {
     up: Vec<Vec<Matrix>>,
@@ -364,8 +361,8 @@ impl Lowering<'_> {
             geometry.rows_per_simdgroup /= 2;
         }
         let parts = 1 << m.routing.chosen.min(MOST_PARTS).ilog2();
-        // What a matrix has beyond its split are more rows for a partial sum: here they would be more simdgroups for the same rows.
-        let own = geometry.simdgroups.min(DOWN_SIMDGROUPS.max(geometry.split_k));
+        // Here more of them would share the same rows.
+        let own = geometry.fewest_simdgroups();
         // With four rows each there are few simdgroups, so that one more shares the experts.
         let simdgroups = if geometry.rows_per_simdgroup >= 4 { own.max(parts) } else { own };
         Geometry { simdgroups, split_k: parts.min(simdgroups), ..geometry }

@@ -219,7 +219,7 @@ fn reads(slots: usize, room: usize) -> [usize; 3] {
     let (after, _) = generate(200);
     // The first again; what its slot holds now comes to memory in its turn.
     let (_, reused) = generate(100);
-    [running, after - running.min(after), reused]
+    [running, after.saturating_sub(running), reused]
 }
 
 #[test]
